@@ -1,0 +1,705 @@
+"""Tidy DataFrames to Altair charts.
+
+A chart draws what it is given: the numbers are made in ``evaluation``, ``interpret`` and ``motifs``, and no function here knows a model. Importing this
+module calls :func:`enable`, which makes charts visible wherever a notebook is read: live in JupyterLab without a network, and as a PNG in outputs nobody
+trusted yet, on GitHub and in exported HTML. A chart holds its data, so every function refuses more than 5,000 rows; aggregate or thin before drawing.
+"""
+
+import functools
+import struct
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+MAX_ROWS = 5_000
+WIDTH = 620
+BASES = {"A": "#109648", "C": "#255C99", "G": "#F7B32B", "T": "#D62839"}  # the colours of WebLogo and of most papers
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]  # Okabe & Ito, safe for colour-blind readers
+SPLITS = {"train": "#0072B2", "valid": "#E69F00", "test": "#D55E00", "": "#BBBBBB"}
+GREY = "#666666"
+
+
+def enable(scale=2):
+    """Make every Altair chart visible everywhere, with one theme; called when this module is imported.
+
+    An output carries a Vega specification, which JupyterLab draws with the Vega it brings along, and a PNG for readers that run no scripts.
+
+    Parameters
+    ----------
+    scale : float
+        Pixels of the PNG per pixel of the chart; its displayed size stays that of the chart.
+    """
+    alt.theme.register("nbgenomics", enable=True)(_theme)
+    alt.renderers.register("nbgenomics", functools.partial(_render, scale=scale))
+    alt.renderers.enable("nbgenomics")
+
+
+def _theme():
+    axis = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#EEEEEE", "labelLimit": 260, "titleLimit": 600}
+    axis |= {"domainColor": "#888888", "tickColor": "#888888"}
+    legend = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 360, "titleLimit": 360}
+    header = {"labelFontSize": 12, "labelFontWeight": "bold", "titleFontSize": 12, "labelLimit": 400}
+    title = {"fontSize": 13, "anchor": "start", "subtitleFontSize": 11, "subtitleColor": GREY, "offset": 8}
+    config = {"axis": axis, "legend": legend, "header": header, "title": title, "background": "white", "view": {"stroke": None}}
+    return {"config": config | {"range": {"category": COLORS}, "text": {"fontSize": 11}}}
+
+
+def _render(spec, scale=2, **_):
+    import vl_convert
+
+    png = vl_convert.vegalite_to_png(spec, scale=scale)
+    # The front-end's Vega-Lite is older than Altair's: hand it compiled Vega, whose language has not changed.
+    vega = vl_convert.vegalite_to_vega(spec) | {"$schema": "https://vega.github.io/schema/vega/v5.json"}
+    width, height = struct.unpack(">II", png[16:24])  # the PNG's IHDR
+    size = {"width": round(width / scale), "height": round(height / scale)}
+    return {"application/vnd.vega.v5+json": vega, "image/png": png, "text/plain": "<Altair chart>"}, {"image/png": size}
+
+
+def _checked(frame, columns, name):
+    """The frame itself, once it has the columns and a number of rows that can be drawn."""
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"charts.{name} draws a DataFrame with columns {', '.join(columns)}; it was given {type(frame).__name__}")
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise ValueError(f"charts.{name} needs the columns {', '.join(columns)}; missing: {', '.join(missing)}; there are: {', '.join(map(str, frame.columns))}")
+    if frame.empty:
+        raise ValueError(f"charts.{name} was given a frame without rows: there is nothing to draw")
+    if len(frame) > MAX_ROWS:
+        step = -(-len(frame) // MAX_ROWS)
+        raise ValueError(
+            f"charts.{name} was given {len(frame):,} rows; a chart holds its data, so at most {MAX_ROWS:,}: aggregate them first (bins, means, counts) "
+            f"or thin them, e.g. frame.iloc[::{step}]"
+        )
+    return frame
+
+
+def _several(frame, column):
+    return column in frame.columns and frame[column].nunique() > 1
+
+
+def _has(frame, column):
+    return column in frame.columns and frame[column].notna().any()
+
+
+def _wrap(charts, columns, spacing=24):
+    rows = [alt.hconcat(*charts[i : i + columns], spacing=spacing) for i in range(0, len(charts), columns)]
+    return rows[0] if len(rows) == 1 else alt.vconcat(*rows, spacing=spacing)
+
+
+def _unique(values):
+    return list(dict.fromkeys(values))  # in order of appearance: row order is meaning
+
+
+# Training and evaluation --------------------------------------------------------------------------------------------------------------------------------
+
+
+def training_curves(history, best=None, monitor="loss", width=260, height=200):
+    """Training and validation metrics by epoch, one panel a metric, the best epoch marked.
+
+    Parameters
+    ----------
+    history : DataFrame
+        Columns ``epoch`` (from 1), ``split`` ("train" or "valid"), ``metric``, ``value``.
+    best : int, optional
+        The epoch that was kept. Without it, the one with the best validation value of ``monitor`` (lowest where its name says loss or error).
+    monitor : str
+    width, height : int
+        Pixels of one panel.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(history, ["epoch", "split", "metric", "value"], "training_curves")
+    if best is None:
+        watched = history[(history["split"] == "valid") & (history["metric"] == monitor)].dropna(subset=["value"])
+        lower = "loss" in monitor or "error" in monitor
+        best = None if watched.empty else int(watched.loc[watched["value"].idxmin() if lower else watched["value"].idxmax(), "epoch"])
+    color = alt.Color("split:N", title=None, scale=alt.Scale(domain=["train", "valid"], range=COLORS[:2]), legend=alt.Legend(orient="top"))
+    last = int(history["epoch"].max())
+    ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(last, 10))
+    panels = []
+    for metric in _unique(history["metric"]):
+        base = alt.Chart(history[history["metric"] == metric]).encode(
+            x=alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[min(1, last - 1), last] if last == 1 else [1, last], nice=False)),
+            y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
+            color=color,
+            tooltip=["epoch:Q", "split:N", alt.Tooltip("value:Q", title=metric, format=".4f")],
+        )
+        layers = [base.mark_line(point=alt.OverlayMarkDef(size=22))]
+        if best is not None:
+            mark = alt.Chart(pd.DataFrame({"epoch": [best], "label": [f"best: {best}"]})).encode(x="epoch:Q")
+            left = best > (1 + last) / 2  # the label goes where there is room
+            layers.append(mark.mark_rule(strokeDash=[4, 3], color=GREY))
+            layers.append(mark.mark_text(align="right" if left else "left", dx=-4 if left else 4, y=-2, baseline="bottom", color=GREY).encode(text="label:N"))
+        panels.append(alt.layer(*layers).properties(width=width, height=height))
+    return _wrap(panels, columns=3)
+
+
+def precision_recall(curve, prevalence=None, by=None, width=300, height=260):
+    """Precision against recall, one line a model or target; dashed, the precision of a classifier that guesses.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        Columns ``recall``, ``precision``, optionally ``target``, ``model``, ``threshold``.
+    prevalence : float or dict, optional
+        Fraction of positives, or one per line by its name.
+    by : str, optional
+        Column that names the lines. Default: ``model`` where there is one, else ``target``.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(curve, ["recall", "precision"], "precision_recall")
+    by = by or ("model" if "model" in curve.columns else "target")
+    lines = _curve(curve, "recall", "precision", by, "recall", "precision")
+    if prevalence is None:
+        return lines.properties(width=width, height=height)
+    several = isinstance(prevalence, dict)
+    guess = pd.DataFrame([{by: name, "prevalence": value} for name, value in prevalence.items()] if several else [{"prevalence": float(prevalence)}])
+    tooltip = [*([f"{by}:N"] if several else []), alt.Tooltip("prevalence:Q", format=".4f")]
+    base = alt.Chart(guess).encode(y="prevalence:Q", tooltip=tooltip)
+    if several:
+        rule = base.mark_rule(strokeDash=[4, 3]).encode(color=_line_color(curve, by))
+        return alt.layer(lines, rule).properties(width=width, height=height)
+    guess["label"] = [f"prevalence {prevalence:.3g}"]
+    # Right at the top or the bottom a label would leave the panel: put it on the inner side of its line.
+    text = base.mark_text(align="left", baseline="top" if prevalence > 0.9 else "bottom", x=4, dy=3 if prevalence > 0.9 else -3, color=GREY).encode(text="label:N")
+    return alt.layer(lines, base.mark_rule(strokeDash=[4, 3], color=GREY), text).properties(width=width, height=height)
+
+
+def roc(curve, by=None, width=300, height=260):
+    """True against false positive rate, one line a model or target; dashed, a classifier that guesses.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        Columns ``fpr``, ``tpr``, optionally ``target``, ``model``, ``threshold``.
+    by : str, optional
+        Column that names the lines. Default: ``model`` where there is one, else ``target``.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(curve, ["fpr", "tpr"], "roc")
+    by = by or ("model" if "model" in curve.columns else "target")
+    chance = alt.Chart(pd.DataFrame({"fpr": [0, 1], "tpr": [0, 1]})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1).encode(x="fpr:Q", y="tpr:Q")
+    return alt.layer(chance, _curve(curve, "fpr", "tpr", by, "false positive rate", "true positive rate")).properties(width=width, height=height)
+
+
+def _line_color(curve, by):
+    names = _unique(curve[by])
+    legend = alt.Legend(orient="top", columns=2) if len(names) > 1 else None
+    return alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=legend)
+
+
+def _curve(curve, x, y, by, x_title, y_title):
+    unit = alt.Scale(domain=[0, 1], nice=False)
+    tooltip = [*([f"{by}:N"] if by in curve.columns else []), alt.Tooltip(f"{x}:Q", format=".3f"), alt.Tooltip(f"{y}:Q", format=".3f")]
+    tooltip += [alt.Tooltip("threshold:Q", format=".4f")] if "threshold" in curve.columns else []
+    # Rows already run along the curve; sorting by x would zigzag where many thresholds share one recall.
+    rows = curve.assign(step=np.arange(len(curve)))
+    chart = alt.Chart(rows).mark_line(clip=True).encode(x=alt.X(f"{x}:Q", title=x_title, scale=unit), y=alt.Y(f"{y}:Q", title=y_title, scale=unit), order="step:Q", tooltip=tooltip)
+    return chart.encode(color=_line_color(curve, by)) if by in curve.columns else chart
+
+
+# A vertical tick for the baseline and a hollow diamond for the paper, so that neither is taken for a measurement.
+_SHAPES = {"measured": "circle", "baseline": "M0,-1.3L0,1.3", "paper": "diamond"}
+
+
+def scores(frame, by="target", color=None, title=None, width=420):
+    """A forest plot: one row a configuration, its score with interval, the baseline as a tick and the paper's number as a hollow diamond.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns ``by``, ``value`` and where known ``low``, ``high``, ``baseline``, ``paper``, ``metric`` (one panel each).
+    by : str
+        Column that names the rows, drawn in order of appearance.
+    color : str, optional
+        Column that colours the measured points.
+    title : str, optional
+        Title of the axis; default the metric.
+    width : int
+        Pixels of one panel.
+
+    Returns
+    -------
+    alt.Chart
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"target": ["JunD"], "metric": ["auprc"], "value": [0.5], "low": [0.4], "high": [0.6], "baseline": [0.02]})
+    >>> scores(frame).to_dict()["height"]
+    48
+    """
+    _checked(frame, [by, "value"], "scores")
+    return _per_metric(frame, title, width, lambda part, axis_title, panel: _forest(part, by, color, axis_title, panel))
+
+
+def seeds(frame, by="configuration", title=None, width=420):
+    """Repeats over seeds: every repeat a dot with its own interval, the mean of the repeats a bar, baseline and paper beside.
+
+    The dots' spread is what a new seed would change; a dot's interval is what a new test set would change.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a repeat. Columns ``by``, ``value``, ``seed`` and where known ``low``, ``high``, ``baseline``, ``paper``, ``metric`` (one panel each).
+    by, title, width
+        As in :func:`scores`.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(frame, [by, "value", "seed"], "seeds")
+    return _per_metric(frame, title, width, lambda part, axis_title, panel: _forest(part, by, None, axis_title, panel, repeats="seed"))
+
+
+def _per_metric(frame, title, width, draw):
+    metrics = _unique(frame["metric"]) if "metric" in frame.columns else [None]
+    panels = [draw(frame if metric is None else frame[frame["metric"] == metric], title or metric or "score", width if len(metrics) == 1 else width * 2 // 3) for metric in metrics]
+    return panels[0] if len(panels) == 1 else _wrap(panels, columns=2)
+
+
+def _forest(frame, by, color, title, width, repeats=None):
+    names = _unique(frame[by])
+    drawn = [column for column in ("value", "low", "high", "baseline", "paper") if _has(frame, column)]
+    kinds = ["measured", *(kind for kind in ("baseline", "paper") if kind in drawn)]
+    scale = alt.Scale(domain=kinds, range=[_SHAPES[kind] for kind in kinds])
+    labels = f"datum.label == 'measured' ? '{'one seed' if repeats else 'value and interval'}' : datum.label == 'paper' ? 'paper, as reported' : datum.label"
+    legend = alt.Legend(orient="bottom", symbolStrokeColor=GREY, symbolFillColor="transparent", labelExpr=labels, direction="horizontal", columns=3) if len(kinds) > 1 else None
+    shape = alt.Shape("symbol:N", scale=scale, legend=legend, title=None)
+    tooltip = [f"{by}:N", *([f"{repeats}:N"] if repeats else []), *(alt.Tooltip(f"{column}:Q", format=".3f") for column in drawn)]
+    tooltip += [f"{column}:N" for column in ("n", "positives") if column in frame.columns]
+    y = alt.Y(f"{by}:N", title=None, sort=names, axis=alt.Axis(grid=True, ticks=False, domain=False))
+    base = alt.Chart(frame.assign(symbol="measured")).encode(y=y, tooltip=tooltip)
+    x = alt.X("value:Q", title=title, scale=alt.Scale(zero="baseline" in drawn))
+    hue = alt.value(COLORS[0]) if color is None else alt.Color(f"{color}:N", title=None, sort=_unique(frame[color]), legend=alt.Legend(orient="bottom"))
+    offset = {"yOffset": alt.YOffset(f"{repeats}:O", scale=alt.Scale(paddingOuter=0.8))} if repeats else {}
+    layers = []
+    if {"low", "high"} <= set(drawn):
+        layers.append(base.mark_rule(strokeWidth=1 if repeats else 2, opacity=0.45 if repeats else 1).encode(x=alt.X("low:Q", title=title), x2="high:Q", color=hue, **offset))
+    layers.append(base.mark_point(filled=True, size=26 if repeats else 70, opacity=0.9).encode(x=x, color=hue, shape=shape, **offset))
+    if repeats:
+        mean = frame.groupby(by, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
+        spread = alt.Chart(mean).encode(y=y, tooltip=[f"{by}:N", *(alt.Tooltip(f"{column}:Q", format=".3f") for column in ("mean", "min", "max")), alt.Tooltip("count:Q", title="seeds")])
+        layers.append(spread.mark_tick(thickness=3, size=24, color="black").encode(x=alt.X("mean:Q", title=title)))
+        layers.append(spread.mark_text(align="left", dx=7, dy=-13, fontSize=10, color="#333333").encode(x="mean:Q", text=alt.Text("mean:Q", format=".3f")))
+    fixed = {"baseline": {"size": 130, "strokeWidth": 2, "color": GREY}, "paper": {"size": 110, "strokeWidth": 1.8, "color": "#D55E00"}}
+    for kind in kinds[1:]:  # one symbol a configuration, however many repeats
+        once = frame.dropna(subset=[kind]).drop_duplicates([by, kind]).assign(symbol=kind)
+        layers.append(alt.Chart(once).mark_point(filled=False, opacity=1, **fixed[kind]).encode(x=alt.X(f"{kind}:Q", title=title), y=y, shape=shape, tooltip=tooltip))
+    step = 44 if repeats else 28
+    return alt.layer(*layers).properties(width=width, height=step * len(names) + 20)
+
+
+def calibration(frame, by="target", width=300, height=260):
+    """Observed frequency against predicted probability; on the diagonal a prediction means what it says.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a bin: ``predicted`` (mean prediction), ``observed`` (fraction of positives), optionally ``n`` and the column ``by``.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(frame, ["predicted", "observed"], "calibration")
+    ideal = alt.Chart(pd.DataFrame({"predicted": [0, 1], "observed": [0, 1]})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1).encode(x="predicted:Q", y="observed:Q")
+    return alt.layer(ideal, _curve(frame, "predicted", "observed", by, "predicted probability", "observed frequency")).properties(width=width, height=height)
+
+
+# Sequence -----------------------------------------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _glyphs():
+    """Outlines of the four letters as closed polygons in the unit square; a hole is reached by a seam, since a polygon mark has one ring."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family="DejaVu Sans", weight="bold")  # ships with matplotlib, so a logo looks the same everywhere
+    rows = []
+    for base in BASES:
+        outer, *holes = TextPath((0, 0), base, size=100, prop=font).to_polygons(closed_only=True)
+        ring = np.concatenate([outer, *(part for hole in holes for part in (hole, outer[-1:]))])
+        ring = (ring - ring.min(axis=0)) / np.ptp(ring, axis=0)
+        rows.append({"base": base, "gx": ring[:, 0].round(3).tolist(), "gy": ring[:, 1].round(3).tolist(), "vertex": list(range(len(ring)))})
+    return rows
+
+
+def _stacked(heights):
+    """Letters with the interval each occupies: the tallest outermost, positive ones up from zero and negative ones down."""
+    letters = heights[(heights["height"] != 0) & heights["height"].notna()]
+    letters = letters.assign(up=letters["height"] > 0, size=letters["height"].abs()).sort_values(["position", "up", "size"], kind="stable")
+    top = letters.groupby(["position", "up"])["height"].cumsum()
+    return pd.DataFrame({"position": letters["position"], "base": letters["base"], "height": letters["height"], "y0": top - letters["height"], "y1": top}).reset_index(drop=True)
+
+
+def _letters(heights, x, y):
+    frame = _stacked(heights)
+    frame["letter"] = frame.index
+    return (
+        alt.Chart(frame)
+        .transform_lookup("base", from_=alt.LookupData(data=alt.InlineData(values=_glyphs()), key="base", fields=["gx", "gy", "vertex"]))
+        .transform_flatten(["gx", "gy", "vertex"])
+        .transform_calculate(x="datum.position + 0.04 + 0.92 * datum.gx", y="datum.y0 + (datum.y1 - datum.y0) * datum.gy")
+        .mark_line(filled=True, interpolate="linear-closed", strokeWidth=0, clip=True)
+        .encode(
+            x=x,
+            y=y,
+            order="vertex:Q",
+            detail="letter:N",
+            color=alt.Color("base:N", scale=alt.Scale(domain=list(BASES), range=list(BASES.values())), legend=None),
+            tooltip=["position:Q", "base:N", alt.Tooltip("height:Q", format=".4f")],
+        )
+    )
+
+
+def _heights_checked(heights, name):
+    _checked(heights, ["position", "base", "height"], name)
+    strange = sorted(set(heights["base"]) - set(BASES))
+    if strange:
+        raise ValueError(f"charts.{name} draws the bases A, C, G and T in capitals; column 'base' also has {', '.join(map(repr, strange[:5]))}: drop those rows")
+    if not (heights["height"].abs() > 0).any():
+        raise ValueError(f"charts.{name}: every height is zero or missing, so there is no letter to draw")
+    return heights
+
+
+def _position_axis(chrom):
+    return "position (bp)" if chrom is None else f"position on {chrom} (bp, 0-based)"
+
+
+def logo(heights, title=None, label="information (bits)", chrom=None, width=None, height=110):
+    """A sequence logo: letters as tall as their information or, where negative, hanging below zero. Scroll to zoom, drag to move.
+
+    Parameters
+    ----------
+    heights : DataFrame
+        Columns ``position`` (int; base i occupies [i, i + 1)), ``base`` (A, C, G or T), ``height`` (signed).
+    title : str, optional
+    label : str
+        Title of the y axis with its unit.
+    chrom : str, optional
+        Chromosome, where positions are genomic.
+    width : int, optional
+        Pixels; by default 26 a base, between 160 and 1,000. For long sequences :func:`attribution_track` adds an enlarged part.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _heights_checked(heights, "logo")
+    start, end = int(heights["position"].min()), int(heights["position"].max()) + 1
+    width = width or int(np.clip(26 * (end - start), 160, WIDTH if end - start <= 100 else 1_000))
+    x = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=_bp_axis(end - start, width))
+    zoom = alt.selection_interval(bind="scales", encodings=["x"])
+    y = alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4))
+    zero = alt.Chart(pd.DataFrame({"y": [0]})).mark_rule(color="#AAAAAA", strokeWidth=1).encode(y="y:Q")
+    return alt.layer(zero, _letters(heights, x, y).add_params(zoom)).properties(width=width, height=height, title=title or "")
+
+
+def _bp_axis(span, width):
+    return alt.Axis(format=",d", tickMinStep=1, grid=False, tickCount=max(2, min(span, width // 80)))
+
+
+def attribution_track(heights, focus=None, marks=None, title=None, label="attribution", chrom=None, width=WIDTH, height=100):
+    """Attribution along a window: a bar a base above, the brushed part as letters below. Drag the brush to read another part.
+
+    Parameters
+    ----------
+    heights : DataFrame
+        As for :func:`logo`.
+    focus : tuple of int, optional
+        (start, end) enlarged at first, 0-based half-open. Default: the 50 bp with the largest sum of absolute attribution.
+    marks : DataFrame, optional
+        Columns ``start``, ``end``, optionally ``name``: motif hits, planted sites or peaks, drawn as bars between the two.
+    title, label, chrom, width, height
+        As for :func:`logo`.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _heights_checked(heights, "attribution_track")
+    start, end = int(heights["position"].min()), int(heights["position"].max()) + 1
+    if end - start <= 60 and marks is None and focus is None:
+        return logo(heights, title=title, label=label, chrom=chrom, width=width, height=height)
+    focus = focus or _strongest(heights, start, end, width=50)
+    if not start <= focus[0] < focus[1] <= end:
+        raise ValueError(f"charts.attribution_track: focus {focus[0]}-{focus[1]} must lie inside the positions {start}-{end} of heights (0-based, half-open)")
+    whole = alt.Scale(domain=[start, end], nice=False, zero=False)
+    brush = alt.selection_interval(encodings=["x"], value={"x": list(focus)}, mark=alt.BrushConfig(fill="#0072B2", fillOpacity=0.1, stroke="#0072B2"))
+    total = heights.groupby("position", as_index=False)["height"].sum().assign(end=lambda frame: frame["position"] + 1)
+    sign = alt.condition("datum.height > 0", alt.value("#333333"), alt.value("#B07AA1"))
+    tooltip = ["position:Q", alt.Tooltip("height:Q", format=".4f")]
+    x = alt.X("position:Q", title=None, scale=whole, axis=_bp_axis(end - start, width))
+    bars = alt.Chart(total).mark_rect().encode(x=x, x2="end:Q", y=alt.Y("height:Q", title=label, axis=alt.Axis(tickCount=3)), y2=alt.datum(0), color=sign, tooltip=tooltip)
+    rows = [bars.add_params(brush).properties(width=width, height=height * 2 // 3, title=title or "")]
+    if marks is not None:
+        rows.append(_marks(marks, whole, start, end, width))
+    near = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=brush, nice=False, zero=False), axis=_bp_axis(focus[1] - focus[0], width))
+    zero = alt.Chart(pd.DataFrame({"y": [0]})).mark_rule(color="#AAAAAA", strokeWidth=1).encode(y="y:Q")
+    letters = _letters(heights, near, alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4)))
+    rows.append(alt.layer(zero, letters).properties(width=width, height=height))
+    return alt.vconcat(*rows, spacing=8)
+
+
+def _strongest(heights, start, end, width):
+    total = heights.groupby("position")["height"].sum().abs().reindex(range(start, end), fill_value=0).to_numpy()
+    width = min(width, len(total))
+    sums = np.convolve(total, np.ones(width), mode="valid")
+    # Many windows hold the same peak; the middle one of the best shows it with context on both sides.
+    best = np.flatnonzero(sums >= sums.max() * 0.98)
+    first = start + int(best[len(best) // 2])
+    return first, first + width
+
+
+def _marks(marks, scale, start, end, width):
+    _checked(marks, ["start", "end"], "attribution_track (marks)")
+    inside = marks[(marks["end"] > start) & (marks["start"] < end)]
+    inside = inside.assign(start=inside["start"].clip(lower=start), end=inside["end"].clip(upper=end))
+    names = "name" in inside.columns
+    x = alt.X("start:Q", scale=scale, axis=None)
+    base = alt.Chart(inside).encode(x=x, tooltip=[*(["name:N"] if names else []), "start:Q", "end:Q"])
+    layers = [base.mark_bar(height=8, color=COLORS[2], y=6).encode(x2="end:Q")]
+    if names:
+        layers.append(base.mark_text(align="left", baseline="top", y=12, fontSize=10, color="#333333").encode(text="name:N"))
+    return alt.layer(*layers).properties(width=width, height=26 if names else 12)
+
+
+def motif_match(query, target, offset=0, strand="+", names=("query", "target"), width=None, height=90):
+    """Two motifs aligned one above the other, as found by a motif comparison.
+
+    Parameters
+    ----------
+    query, target : ndarray (length, 4)
+        Position weight matrices in the order A, C, G, T, rows summing to 1.
+    offset : int
+        Column of the target (once reverse-complemented, where ``strand`` is "-") below the query's first column; negative where the query starts first.
+    strand : str
+        "+" or "-": "-" draws the target's reverse complement.
+    names : tuple of str
+    width, height : int
+        Pixels; height of one logo.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    if strand not in ("+", "-"):
+        raise ValueError(f"charts.motif_match: strand must be '+' or '-', not {strand!r}")
+    query, target = _pwm(query, "query"), _pwm(target, "target")
+    first = _information(query)
+    second = _information(target if strand == "+" else target[::-1, ::-1]).assign(position=lambda frame: frame["position"] - offset)
+    span = min(0, -offset), max(len(query), len(target) - offset)
+    width = width or int(np.clip(32 * (span[1] - span[0]), 200, WIDTH))
+    titles = names[0], names[1] + (" (reverse complement)" if strand == "-" else "")
+    rows = []
+    for heights, title in zip((first, second), titles, strict=True):
+        last = title is titles[1]
+        axis = _bp_axis(span[1] - span[0], width) if last else alt.Axis(labels=False, ticks=False, grid=False)
+        x = alt.X("x:Q", title="position in the query (bp)" if last else None, scale=alt.Scale(domain=list(span), nice=False, zero=False), axis=axis)
+        y = alt.Y("y:Q", title="bits", scale=alt.Scale(domain=[0, 2]), axis=alt.Axis(values=[0, 1, 2], format="d"))
+        rows.append(_letters(heights, x, y).properties(width=width, height=height, title=alt.Title(title, fontSize=12, offset=2)))
+    return alt.vconcat(*rows, spacing=6)
+
+
+def _pwm(matrix, name):
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.ndim != 2 or matrix.shape[1] != 4 or not np.allclose(matrix.sum(axis=1), 1, atol=0.02):
+        raise ValueError(f"charts.motif_match: {name} must be a (length, 4) matrix whose rows (A, C, G, T) sum to 1; its shape is {matrix.shape}")
+    return matrix
+
+
+def _information(pwm):
+    bits = 2 + (pwm * np.log2(pwm, where=pwm > 0, out=np.zeros_like(pwm))).sum(axis=1)
+    return pd.DataFrame({"position": np.repeat(np.arange(len(pwm)), 4), "base": list(BASES) * len(pwm), "height": (bits[:, None] * pwm).ravel()})
+
+
+# Data ---------------------------------------------------------------------------------------------------------------------------------------------------
+
+
+def coverage_profile(frame, by="label", label="mean signal", width=260, height=170):
+    """Mean signal around the centres of windows, one panel a track, one line a group (positives against negatives).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns ``position`` (bp from the window's centre), ``value``, and optionally ``track``, ``low``, ``high`` and the column ``by``.
+    by : str
+        Column that names the lines.
+    label : str
+        Title of the y axis with its unit.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(frame, ["position", "value"], "coverage_profile")
+    panels = []
+    tracks = _unique(frame["track"]) if "track" in frame.columns else [None]
+    for track in tracks:
+        base = alt.Chart(frame if track is None else frame[frame["track"] == track]).encode(
+            x=alt.X("position:Q", title="distance from the centre (bp)", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=5, format="d")),
+            tooltip=[*([f"{by}:N"] if by in frame.columns else []), "position:Q", alt.Tooltip("value:Q", format=".4g")],
+        )
+        if by in frame.columns:
+            names = _unique(frame[by])
+            base = base.encode(color=alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=alt.Legend(orient="top")))
+        layers = [base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q")] if {"low", "high"} <= set(frame.columns) else []
+        layers.append(base.mark_line().encode(y=alt.Y("value:Q", title=label)))
+        panels.append(alt.layer(*layers).properties(width=width, height=height, title="" if track is None else str(track)))
+    chart = _wrap(panels, columns=2)
+    return chart if len(panels) == 1 else chart.resolve_scale(color="shared")
+
+
+def heatmap(frame, x, y, value="value", title=None, label=None, format=".3f", width=None, height=None):
+    """A table as colour, with the numbers written in where there are at most 150 cells. Values of both signs get a scale centred on zero.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a cell: columns ``x``, ``y``, ``value``; drawn in order of appearance.
+    label : str, optional
+        Title of the colour scale with its unit.
+    format : str
+        d3 number format of the written numbers.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(frame, [x, y, value], "heatmap")
+    columns, rows = _unique(frame[x]), _unique(frame[y])
+    low, high = float(frame[value].min()), float(frame[value].max())
+    signed = low < 0 < high
+    edge = max(-low, high)
+    scale = alt.Scale(scheme="purpleorange", domain=[-edge, edge]) if signed else alt.Scale(scheme="blues")
+    base = alt.Chart(frame).encode(
+        x=alt.X(f"{x}:N", sort=columns, title=x, axis=alt.Axis(labelAngle=0 if sum(len(str(c)) for c in columns) < 70 else -45, grid=False)),
+        y=alt.Y(f"{y}:N", sort=rows, title=y, axis=alt.Axis(grid=False)),
+        tooltip=[f"{x}:N", f"{y}:N", alt.Tooltip(f"{value}:Q", format=".4g")],
+    )
+    cells = base.mark_rect().encode(color=alt.Color(f"{value}:Q", scale=scale, title=label or value))
+    if len(frame) <= 150:
+        dark = f"abs(datum['{value}']) > {0.65 * edge}" if signed else f"datum['{value}'] > {low + 0.55 * (high - low)}"
+        numbers = base.mark_text(fontSize=10).encode(text=alt.Text(f"{value}:Q", format=format), color=alt.condition(dark, alt.value("white"), alt.value("black")))
+        cells = alt.layer(cells, numbers)
+    wide = min(WIDTH, 56 * len(columns)) if len(frame) <= 150 else min(WIDTH, max(200, 14 * len(columns)))
+    return cells.properties(width=width or wide, height=height or min(600, max(60, 24 * len(rows))), title=title or "")
+
+
+def split_overview(regions, width=360):
+    """Where the windows of each split lie along the chromosomes, and how many there are.
+
+    Parameters
+    ----------
+    regions : DataFrame
+        Columns ``chrom``, ``start``, ``end``, ``split``; any number of rows (they are counted in 150 blocks along the longest chromosome).
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(regions.head(1) if isinstance(regions, pd.DataFrame) else regions, ["chrom", "start", "end", "split"], "split_overview")
+    block = max(1, int(regions["end"].max()) // 150)
+    table = pd.DataFrame({"chrom": regions["chrom"].astype(str), "split": regions["split"].astype(str).replace("", "unused"), "start": regions["start"] // block * block})
+    chroms, present = _unique(table["chrom"]), _unique(table["split"])
+    names = [name for name in ("train", "valid", "test") if name in present]
+    names += [name for name in present if name not in (*names, "unused")] + (["unused"] if "unused" in present else [])
+    palette = [SPLITS.get("" if name == "unused" else name, COLORS[3]) for name in names]
+    color = alt.Color("split:N", title=None, scale=alt.Scale(domain=names, range=palette), legend=alt.Legend(orient="top"))
+    y = alt.Y("chrom:N", sort=chroms, title=None, axis=alt.Axis(grid=False, ticks=False))
+    blocks = table.groupby(["chrom", "split", "start"], sort=False).size().rename("windows").reset_index().assign(end=lambda frame: frame["start"] + block)
+    for column in ("start", "end"):
+        blocks[column] = blocks[column] / 1e6
+    where = alt.Chart(_checked(blocks, ["chrom"], "split_overview")).mark_bar().encode(
+        x=alt.X("start:Q", title="position (Mb)", scale=alt.Scale(zero=True)), x2="end:Q", y=y, color=color,
+        opacity=alt.Opacity("windows:Q", scale=alt.Scale(range=[0.35, 1]), legend=None), tooltip=["chrom:N", "split:N", alt.Tooltip("start:Q", title="from (Mb)", format=".2f"), alt.Tooltip("windows:Q", format=",")],
+    )  # fmt: skip
+    totals = table.groupby(["chrom", "split"], sort=False).size().rename("windows").reset_index()
+    count = alt.Chart(totals).mark_bar().encode(
+        x=alt.X("windows:Q", title="windows", axis=alt.Axis(tickCount=4, format="~s")), y=alt.Y("chrom:N", sort=chroms, title=None, axis=None), color=color,
+        tooltip=["chrom:N", "split:N", alt.Tooltip("windows:Q", format=",")],
+    )  # fmt: skip
+    height = max(60, 24 * len(chroms))
+    return alt.hconcat(where.properties(width=width, height=height), count.properties(width=WIDTH - width - 80, height=height), spacing=12)
+
+
+def label_balance(frame, targets, by="split"):
+    """The fraction of positive windows of each target in each split, with the numbers.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a window, any number of rows: the 0/1 columns ``targets`` and the column ``by``.
+    targets : list of str
+
+    Returns
+    -------
+    alt.Chart
+    """
+    targets = list(targets)
+    _checked(frame.head(1) if isinstance(frame, pd.DataFrame) else frame, [by, *targets], "label_balance")
+    used = frame[frame[by].astype(str) != ""]
+    names = [name for name in ("train", "valid", "test") if name in set(used[by])]
+    names += [name for name in _unique(used[by]) if name not in names]
+    tables = [used.groupby(by, sort=False)[target].agg(["sum", "size"]).reset_index().assign(target=target) for target in targets]
+    table = pd.concat(tables).rename(columns={"sum": "positives", "size": "windows"})
+    table["fraction"] = table["positives"].astype(float) / table["windows"]
+    table["text"] = [f"{fraction:.2%} ({int(positives):,} of {windows:,})" for fraction, positives, windows in zip(table["fraction"], table["positives"], table["windows"], strict=True)]
+    base = alt.Chart(_checked(table, [by], "label_balance")).encode(
+        x=alt.X("fraction:Q", title="positive windows", axis=alt.Axis(format="~%", tickCount=5), scale=alt.Scale(domain=[0, max(1e-9, table["fraction"].max()) * 1.45], nice=False)),
+        y=alt.Y(f"{by}:N", sort=names, title=None), tooltip=["target:N", f"{by}:N", alt.Tooltip("windows:Q", format=","), alt.Tooltip("positives:Q", format=","), alt.Tooltip("fraction:Q", format=".3%")],
+    )  # fmt: skip
+    bars = base.mark_bar(height={"band": 0.7}, color=COLORS[0])
+    layer = alt.layer(bars, base.mark_text(align="left", dx=4).encode(text="text:N")).properties(width=WIDTH - 120, height=24 * len(names))
+    return layer.properties(title=targets[0]) if len(targets) == 1 else layer.facet(row=alt.Row("target:N", title=None, sort=targets, header=alt.Header(labelAngle=0, labelAlign="left")))
+
+
+def distribution(frame, by="group", panel=None, label="value", log=False, width=260, height=150):
+    """Histograms from counted bins, drawn over each other by group and side by side by panel (before and after a normalisation).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a bin: ``low`` and ``high`` (its edges), ``count``, optionally the columns ``by`` and ``panel``. See ``numpy.histogram``.
+    by : str
+        Column that names the overlaid histograms.
+    panel : str, optional
+        Column that names the panels, each with its own scales.
+    label : str
+        Title of the x axis with its unit.
+    log : bool
+        Draw log10(count + 1), so that rare large values show.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(frame, ["low", "high", "count", *([panel] if panel else [])], "distribution")
+    frame = frame.assign(drawn=np.log10(frame["count"] + 1.0) if log else frame["count"])
+    panels = []
+    for name in _unique(frame[panel]) if panel else [None]:
+        part = frame if name is None else frame[frame[panel] == name]
+        tooltip = [alt.Tooltip("low:Q", title="from", format=".4g"), alt.Tooltip("high:Q", title="to", format=".4g"), alt.Tooltip("count:Q", format=",")]
+        x = alt.X("low:Q", title=label, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(tickCount=5))
+        y = alt.Y("drawn:Q", title="log10(count + 1)" if log else "count", axis=alt.Axis(tickCount=4, format="~g" if log else "~s"), stack=None)
+        base = alt.Chart(part).mark_rect(opacity=0.55).encode(x=x, x2="high:Q", y=y, y2=alt.datum(0), tooltip=tooltip)
+        if by in frame.columns:
+            names = _unique(frame[by])
+            legend = alt.Legend(orient="top", columns=2) if len(names) > 1 else None
+            base = base.encode(color=alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=legend), tooltip=[f"{by}:N", *tooltip])
+        panels.append(base.properties(width=width, height=height, title="" if name is None else str(name)))
+    return _wrap(panels, columns=2)
+
+
+enable()

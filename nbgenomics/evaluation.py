@@ -1,0 +1,395 @@
+"""Compare predictions with what was measured: scores with intervals, curves, and paired comparisons of models.
+
+Point values are those of scikit-learn and scipy. Intervals come from resampling stretches of the genome (`block` base pairs) rather than windows:
+neighbouring windows share sequence, reads and peaks, and treating them as independent would make every interval far too narrow.
+
+>>> import numpy as np
+>>> rng = np.random.default_rng(0)
+>>> bound = rng.random(2000) < 0.1
+>>> scores = score(bound, bound + rng.normal(size=2000), n_boot=200)
+>>> scores[["target", "metric", "n", "positives"]].to_string(index=False).split()
+['target', 'metric', 'n', 'positives', 'target', '0', 'auprc', '2000', '210', 'target', '0', 'auroc', '2000', '210']
+"""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+FDR = {"recall_at_fdr5": 0.05, "recall_at_fdr10": 0.10, "recall_at_fdr50": 0.50}
+RANKED = ("auprc", "auroc", *FDR)  # need labels 0 and 1
+SMALLER_IS_BETTER = ("mse", "mae", "brier", "log_loss")
+METRICS = (*RANKED, "pearson", "spearman", "r2", *SMALLER_IS_BETTER)
+MAX_POINTS = 500  # rows of a curve: more than a chart can show
+
+
+def score(targets, predicted, regions=None, metrics=("auprc", "auroc"), block: int = 1_000_000, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Score every target, with 95 % bootstrap intervals.
+
+    Parameters
+    ----------
+    targets : DataFrame or array-like of shape (n, targets) or (n,)
+        What was measured; column names become the names of the targets. Rows where a target is NaN are left out for that target.
+    predicted : array-like of shape (n, targets) or (n,)
+        What the model says; probabilities, or any score that grows with binding.
+    regions : DataFrame, optional
+        chrom and start of each row; rows of the same `block` base pairs are resampled together. Without it every row is resampled by itself,
+        which is right only where rows are independent.
+    metrics : sequence of str
+        ``auprc`` (average precision), ``auroc``, ``recall_at_fdr5`` (largest recall at a false discovery rate of at most 5 %), ``recall_at_fdr10``,
+        ``recall_at_fdr50``, ``pearson``, ``spearman`` (ranks are those of all rows in every replicate), ``r2``, ``mse``, ``mae``, ``brier``,
+        ``log_loss``.
+    block : int
+        Base pairs.
+    n_boot : int
+        Number of replicates; 0 leaves the intervals NaN.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        target, metric, value, low, high, baseline, n, positives, note. `baseline` is what a prediction that knows nothing but the prevalence (or the
+        mean, or for ``mae`` the median) gets. A target that cannot be scored, for example without positives, has value NaN and says why in `note`.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, predictions are not finite, labels do not suit a metric, or no target can be scored at all.
+    """
+    targets, predicted, blocks = _checked(targets, predicted, regions, block, metrics)
+    rows = []
+    for name in targets:
+        y, p, b = _measured(targets[name].to_numpy(), predicted[:, targets.columns.get_loc(name)], blocks)
+        values, notes = _values(y, p, metrics)
+        replicates = _replicates(y, p, b, blocks.max() + 1, [m for m in metrics if not np.isnan(values[m])], n_boot, seed)
+        for metric in metrics:
+            low, high = _interval(replicates.get(metric))
+            row = {"target": name, "metric": metric, "value": values[metric], "low": low, "high": high, "baseline": _baseline(metric, y)}
+            rows.append(row | {"n": len(y), "positives": int(y.sum()) if _binary(y) else None, "note": notes[metric]})
+    scores = pd.DataFrame(rows).astype({"positives": "Int64"})
+    if scores["value"].isna().all():
+        raise ValueError(f"nothing can be scored: {'; '.join(scores['note'].unique())} in the {len(targets)} rows given; check the test split")
+    return scores
+
+
+def compare(targets, a, b, regions=None, metric: str = "auprc", block: int = 1_000_000, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Compare two models on the same rows, target by target.
+
+    Both are scored on the same resampled stretches of the genome, so that what makes a stretch easy or hard for both cancels.
+
+    Parameters
+    ----------
+    targets, regions, block, n_boot, seed
+        As in `score`.
+    a, b : array-like of shape (n, targets) or (n,)
+        Predictions of the two models.
+    metric : str
+
+    Returns
+    -------
+    DataFrame
+        target, metric, a, b, difference (a - b), low, high (95 % interval of the difference), p_value (two-sided, from the share of replicates on
+        either side of 0; at least 2 / (n_boot + 1)), n, note.
+    """
+    targets, a, blocks = _checked(targets, a, regions, block, [metric])
+    _, b, _ = _checked(targets, b, regions, block, [metric])
+    rows = []
+    for i, name in enumerate(targets):
+        column = targets[name].to_numpy()
+        values, replicates, notes = [], [], []
+        for predicted in (a, b):
+            y, p, stretch = _measured(column, predicted[:, i], blocks)
+            value, note = _values(y, p, [metric])
+            values.append(value[metric])
+            notes.append(note[metric])
+            scorable = [] if np.isnan(value[metric]) else [metric]
+            replicates.append(_replicates(y, p, stretch, blocks.max() + 1, scorable, n_boot, seed).get(metric, np.full(n_boot, np.nan)))
+        differences = replicates[0] - replicates[1]
+        low, high = _interval(differences)
+        drawn = differences[~np.isnan(differences)]
+        tail = (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn))
+        row = {"target": name, "metric": metric, "a": values[0], "b": values[1], "difference": values[0] - values[1], "low": low, "high": high}
+        rows.append(row | {"p_value": min(1.0, 2 * tail) if len(drawn) else np.nan, "n": len(y), "note": notes[0] or notes[1]})
+    return pd.DataFrame(rows)
+
+
+def wins(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Count the targets on which one model beats another, as papers report it ("better on 159 of 163").
+
+    Parameters
+    ----------
+    a, b : DataFrame
+        Scores of the two models (target, metric, value); targets that either lacks are left out.
+
+    Returns
+    -------
+    DataFrame
+        One row per metric: metric, wins, losses, ties (of a over b; for errors such as ``mse`` the smaller one wins), n, mean_difference and
+        median_difference (a - b), p_value (Wilcoxon signed-rank, two-sided; NaN where all are equal).
+    """
+    from scipy.stats import wilcoxon
+
+    both = a.merge(b, on=["target", "metric"], suffixes=("_a", "_b"), validate="one_to_one").dropna(subset=["value_a", "value_b"])
+    if both.empty:
+        raise ValueError("the two tables of scores share no target and metric with a value")
+    rows = []
+    for metric, pairs in both.groupby("metric", sort=False):
+        difference = (pairs["value_a"] - pairs["value_b"]).to_numpy()
+        better = np.sign(difference) * (-1 if metric in SMALLER_IS_BETTER else 1)
+        row = {"metric": metric, "wins": (better > 0).sum(), "losses": (better < 0).sum(), "ties": (better == 0).sum(), "n": len(pairs)}
+        row |= {"mean_difference": difference.mean(), "median_difference": np.median(difference)}
+        rows.append(row | {"p_value": wilcoxon(difference).pvalue if difference.any() else np.nan})
+    return pd.DataFrame(rows)
+
+
+def summarise(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Summarise repeats, for example over seeds: one row per combination of `by`, with the mean, median, sd (n - 1), min, max and n of ``value``.
+
+    >>> repeats = pd.DataFrame({"order": [1, 1, 3], "seed": [0, 1, 0], "value": [0.5, 0.7, 0.8]})
+    >>> summarise(repeats, ["order"]).round(2).to_dict("list")["mean"]
+    [0.6, 0.8]
+    """
+    spread = frame.groupby(by, sort=False, dropna=False)["value"].agg(["mean", "median", "std", "min", "max", "count"])
+    return spread.rename(columns={"std": "sd", "count": "n"}).reset_index()
+
+
+def precision_recall(targets, predicted) -> pd.DataFrame:
+    """Precision against recall for every threshold.
+
+    Parameters
+    ----------
+    targets, predicted
+        As in `score`; labels 0 and 1. Targets without positives or negatives have no curve and are left out.
+
+    Returns
+    -------
+    DataFrame
+        target, recall, precision, threshold (predictions from it up count as positive; infinite at recall 0), thinned to at most 500 rows a target.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    def curve(y, p):
+        precision, recall, threshold = precision_recall_curve(y, p, drop_intermediate=True)
+        return {"recall": recall[::-1], "precision": precision[::-1], "threshold": np.append(threshold, np.inf)[::-1]}
+
+    return _curves(targets, predicted, curve)
+
+
+def roc(targets, predicted) -> pd.DataFrame:
+    """True positive rate against false positive rate; target, fpr, tpr, threshold as in `precision_recall`."""
+    from sklearn.metrics import roc_curve
+
+    return _curves(targets, predicted, lambda y, p: dict(zip(("fpr", "tpr", "threshold"), roc_curve(y, p), strict=True)))
+
+
+def calibration(targets, predicted, bins: int = 10) -> pd.DataFrame:
+    """How often rows predicted to be bound with some probability are bound.
+
+    Rows are sorted by prediction and cut into `bins` groups of equal size, since few windows are bound and bins of equal width would be empty.
+
+    Returns
+    -------
+    DataFrame
+        target, predicted (mean of the group), observed (share of positives), low, high (95 % Wilson interval), n.
+    """
+
+    def curve(y, p):
+        groups = pd.DataFrame({"y": y, "p": p}).groupby(pd.qcut(p, bins, labels=False, duplicates="drop"))
+        n, observed = groups.size().to_numpy(), groups["y"].mean().to_numpy()
+        z = 1.959964
+        middle, width = (observed + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * np.sqrt(observed * (1 - observed) / n + z**2 / (4 * n**2))
+        return {"predicted": groups["p"].mean().to_numpy(), "observed": observed, "low": middle - width, "high": middle + width, "n": n}
+
+    return _curves(targets, predicted, curve)
+
+
+def _curves(targets, predicted, curve) -> pd.DataFrame:
+    targets, predicted, blocks = _checked(targets, predicted, None, 1, ["auprc"])
+    frames = []
+    for i, name in enumerate(targets):
+        y, p, _ = _measured(targets[name].to_numpy(), predicted[:, i], blocks)
+        if 0 < y.sum() < len(y):
+            points = curve(y, p)
+            keep = _thin(*list(points.values())[:2])
+            frames.append(pd.DataFrame({"target": name} | {column: values[keep] for column, values in points.items()}))
+    if not frames:
+        raise ValueError(f"no target has both positives and negatives in the {len(targets)} rows given, so no curve; check the test split")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _thin(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # Evenly along the way the curve takes, both axes counting alike, so that steep parts keep their shape.
+    if len(x) <= MAX_POINTS:
+        return np.arange(len(x))
+    steps = [np.abs(np.diff(v)) / max(np.abs(np.diff(v)).sum(), 1e-12) for v in (x, y)]
+    way = np.append(0, np.cumsum(steps[0] + steps[1]))
+    return np.unique(np.append(np.searchsorted(way, np.linspace(0, way[-1], MAX_POINTS - 1)[:-1]), len(x) - 1))
+
+
+def _checked(targets, predicted, regions, block, metrics) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    if unknown := [metric for metric in metrics if metric not in METRICS]:
+        raise ValueError(f"there is no metric {unknown[0]!r}; choose from {', '.join(METRICS)}")
+    if isinstance(targets, pd.Series):
+        targets = targets.to_frame(targets.name if targets.name is not None else "target 0")
+    if not isinstance(targets, pd.DataFrame):
+        targets = np.asarray(targets)
+        targets = targets[:, None] if targets.ndim == 1 else targets
+        targets = pd.DataFrame(targets, columns=[f"target {i}" for i in range(targets.shape[1])])
+    predicted = np.asarray(predicted, np.float64)
+    predicted = predicted[:, None] if predicted.ndim == 1 else predicted
+    if predicted.shape != targets.shape or not len(targets):
+        raise ValueError(f"targets and predictions must have the same shape and some rows: targets {targets.shape}, predicted {predicted.shape}")
+    if not targets.columns.is_unique:
+        raise ValueError(f"targets must have different names, but {targets.columns[targets.columns.duplicated()][0]!r} comes twice")
+    if not np.isfinite(predicted).all():
+        row, column = np.argwhere(~np.isfinite(predicted))[0]
+        raise ValueError(f"prediction of row {row} for {targets.columns[column]!r} is {predicted[row, column]}; did the model diverge?")
+    targets = targets.astype(np.float64)
+    for metric in metrics:
+        for name in targets if metric in (*RANKED, "brier", "log_loss") else ():
+            if not _binary(targets[name].dropna().to_numpy()):
+                raise ValueError(f"{metric} needs labels 0 and 1, but target {name!r} has other values; use pearson, spearman, r2, mse or mae")
+        if metric in ("brier", "log_loss") and (predicted.min() < 0 or predicted.max() > 1):
+            raise ValueError(f"{metric} needs probabilities, but predictions go from {predicted.min():g} to {predicted.max():g}; apply the sigmoid")
+    if regions is None:
+        return targets, predicted, np.arange(len(targets))
+    if len(regions) != len(targets):
+        raise ValueError(f"regions must have a row for each of the {len(targets)} targets, but have {len(regions)}")
+    blocks = pd.DataFrame({"chrom": regions["chrom"].astype(str).to_numpy(), "block": regions["start"].to_numpy() // block})
+    return targets, predicted, blocks.groupby(["chrom", "block"], sort=False).ngroup().to_numpy()
+
+
+def _measured(y, p, blocks):
+    known = ~np.isnan(y)
+    return y[known], p[known], blocks[known]
+
+
+def _binary(y: np.ndarray) -> bool:
+    return bool(((y == 0) | (y == 1)).all())
+
+
+def _values(y, p, metrics) -> tuple[dict[str, float], dict[str, str]]:
+    values = {metric: float(r[0]) for metric, r in _weighted(y, p, np.zeros(len(y), np.int64), metrics, np.ones((1, 1))).items()} if len(y) else {}
+    notes = dict.fromkeys(metrics, "")
+    for metric in metrics:
+        if not len(y):
+            notes[metric] = "no measured rows"
+        elif metric in RANKED and not 0 < y.sum() < len(y):
+            notes[metric] = "no negatives" if y.any() else "no positives"
+        elif metric in ("pearson", "spearman", "r2") and (np.ptp(y) == 0 or (metric != "r2" and np.ptp(p) == 0)):
+            notes[metric] = "targets do not vary" if np.ptp(y) == 0 else "predictions do not vary"
+        if notes[metric]:
+            values[metric] = np.nan
+    return values, notes
+
+
+def _baseline(metric: str, y: np.ndarray) -> float:
+    if not len(y) or metric in ("pearson", "spearman", "r2"):
+        return 0.0 if len(y) else np.nan
+    mean = y.mean()
+    if metric in FDR:
+        return float(mean >= 1 - FDR[metric])
+    if metric == "log_loss":
+        return float(-sum(share * np.log(share) for share in (mean, 1 - mean) if share > 0))
+    return float({"auprc": mean, "auroc": 0.5, "brier": y.var(), "mse": y.var(), "mae": np.abs(y - np.median(y)).mean()}[metric])
+
+
+def _interval(replicates: np.ndarray | None) -> tuple[float, float]:
+    # A replicate that drew no positives has no value. Where that is common, an interval from the rest would mislead.
+    if replicates is None or not len(replicates) or np.isnan(replicates).mean() > 0.05:
+        return np.nan, np.nan
+    low, high = np.nanpercentile(replicates, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _replicates(y, p, blocks, n_blocks, metrics, n_boot, seed) -> dict[str, np.ndarray]:
+    if not metrics or not n_boot:
+        return {}
+    parts = [_weighted(y, p, blocks, metrics, counts) for counts in _draws(n_blocks, n_boot, seed)]
+    return {metric: np.concatenate([part[metric] for part in parts]) for metric in metrics}
+
+
+def _draws(n_blocks: int, n_boot: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each block is drawn in each replicate, float64 of shape (replicates, blocks), at most 16 MiB at a time; the same for a given seed."""
+    rng = np.random.default_rng(seed)
+    step = max(1, (1 << 21) // n_blocks)
+    for start in range(0, n_boot, step):
+        size = min(step, n_boot - start)
+        drawn = rng.integers(n_blocks, size=(size, n_blocks)) + np.arange(size)[:, None] * n_blocks
+        yield np.bincount(drawn.ravel(), minlength=size * n_blocks).reshape(size, n_blocks).astype(np.float64)
+
+
+def _weighted(y, p, blocks, metrics, counts) -> dict[str, np.ndarray]:
+    """Every metric for every row of weights `counts`, of shape (replicates, blocks)."""
+    values = {}
+    if any(metric in RANKED for metric in metrics):
+        order = np.argsort(-p, kind="stable")
+        last = np.append(p[order][1:] != p[order][:-1], True)  # of the rows that share a prediction
+        ranked = _ranked()(y[order] > 0, last, blocks[order], counts, np.array(list(FDR.values())))
+        values |= dict(zip(RANKED, ranked.T, strict=True))
+    # All else is a function of sums over rows, hence of sums over blocks.
+    columns = {"pearson": (y, p), "spearman": (_ranks(y), _ranks(p)) if "spearman" in metrics else None, "r2": (y, p)}
+    for metric in metrics:
+        if metric in columns:
+            a, b = (v - v.mean() for v in columns[metric])
+            n, sa, sb, saa, sbb, sab, sdd = _block_sums(blocks, counts, np.ones_like(a), a, b, a * a, b * b, a * b, np.square(y - p))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                covariance, variances = sab - sa * sb / n, (saa - sa * sa / n, sbb - sb * sb / n)
+                values[metric] = 1 - sdd / variances[0] if metric == "r2" else np.clip(covariance / np.sqrt(variances[0] * variances[1]), -1, 1)
+        elif metric in SMALLER_IS_BETTER:
+            total, n = _block_sums(blocks, counts, _loss(metric, y, p), np.ones_like(y))
+            values[metric] = total / n
+    return {metric: values[metric] for metric in metrics}
+
+
+def _block_sums(blocks, counts, *columns) -> np.ndarray:
+    return np.stack([counts @ np.bincount(blocks, column, minlength=counts.shape[1]) for column in columns])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata
+
+    return rankdata(values)
+
+
+def _loss(metric: str, y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    if metric == "log_loss":
+        p = np.clip(p, np.finfo(p.dtype).eps, 1 - np.finfo(p.dtype).eps)
+        return -np.where(y > 0, np.log(p), np.log1p(-p))
+    return np.abs(y - p) if metric == "mae" else np.square(y - p)
+
+
+@functools.cache
+def _ranked():
+    # A replicate is one walk down the rows, best prediction first. scikit-learn would sort again for each of the thousand; numpy would need arrays
+    # of replicates x rows.
+    import numba
+
+    @numba.njit
+    def walk(positive, last, blocks, counts, fdr):
+        out = np.full((len(counts), 2 + len(fdr)), np.nan)
+        for r in range(len(counts)):
+            weights, tp, fp, ap, area, old_tp, old_fp = counts[r], 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            found = np.zeros(len(fdr))
+            for i in range(len(positive)):
+                if positive[i]:
+                    tp += weights[blocks[i]]
+                else:
+                    fp += weights[blocks[i]]
+                if last[i]:
+                    area += (fp - old_fp) * (tp + old_tp) / 2
+                    if tp > old_tp:  # precision only falls in between, and recall stays
+                        precision = tp / (tp + fp)
+                        ap += (tp - old_tp) * precision
+                        for k in range(len(fdr)):
+                            if precision >= 1 - fdr[k]:
+                                found[k] = tp
+                    old_tp, old_fp = tp, fp
+            if tp > 0:
+                out[r, 0], out[r, 2:] = ap / tp, found / tp
+                if fp > 0:
+                    out[r, 1] = area / (tp * fp)
+        return out
+
+    return walk

@@ -1,0 +1,289 @@
+"""Regions: the idioms that bioframe lacks. Everything is a DataFrame with ``chrom``, ``start``, ``end`` in 0-based half-open coordinates."""
+
+import bz2
+import gzip
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+# bioframe 0.8 still calls pandas in ways that pandas 3 announces to drop: its affair, not the reader's
+warnings.filterwarnings("ignore", message=".*inplace.*", module=r"bioframe\.")
+
+BED_COLUMNS = ["chrom", "start", "end", "name", "score", "strand"]
+# UCSC's narrowPeak and broadPeak go on where BED's sixth column ends; `summit` is an offset from `start`, -1 where none was called
+PEAK_COLUMNS = {10: [*BED_COLUMNS, "signal", "p_value", "q_value", "summit"], 9: [*BED_COLUMNS, "signal", "p_value", "q_value"]}
+
+
+def read_bed(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """Read BED, narrowPeak or broadPeak files, plain or compressed (gzip, bgzip, bzip2), into one table of regions.
+
+    Parameters
+    ----------
+    paths : path or list of paths
+        The number of columns decides: 3 to 6 are BED, 9 broadPeak, 10 narrowPeak, others BED with columns named ``column7`` and on.
+
+    Returns
+    -------
+    DataFrame
+        Regions, 0-based half-open as in the file, in the order of the file.
+
+    Raises
+    ------
+    ValueError
+        Naming file and line, where a line has too few columns, positions that are no whole numbers, or an end that is not past its start; or
+        where a file holds no region.
+    FileNotFoundError
+    """
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    return pd.concat([_read_one_bed(Path(path)) for path in paths], ignore_index=True)
+
+
+def _read_one_bed(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise FileNotFoundError(f"no such file of regions: {path}")
+    opener = {".gz": gzip.open, ".bgz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            numbered = [(number, line.rstrip("\r\n")) for number, line in enumerate(file, 1)]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as BED text: {error}; is it complete, and what its name says it is?") from error
+    numbered = [(number, line) for number, line in numbered if line.strip() and not line.startswith(("#", "track", "browser"))]
+    if not numbered:
+        raise ValueError(f"{path} holds no region: every line is empty or a comment")
+    numbers, lines = zip(*numbered, strict=True)
+    table = pd.Series(lines).str.split("\t" if "\t" in lines[0] else None, expand=True)
+
+    def fail(bad: np.ndarray, what: str) -> None:
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise ValueError(f"{path}, line {numbers[row]}: {what}, got {lines[row]!r}; BED has tab-separated chrom, start, end")
+
+    if table.shape[1] < 3:
+        fail(np.ones(len(table), bool), "expected at least 3 columns")
+    fail(table[2].isna().to_numpy(), "expected at least 3 columns")
+    columns = PEAK_COLUMNS.get(table.shape[1], [*BED_COLUMNS, *(f"column{i}" for i in range(7, table.shape[1] + 1))][: table.shape[1]])
+    table.columns = columns
+    for column in ["start", "end"]:
+        whole = pd.to_numeric(table[column], errors="coerce")
+        fail((whole.isna() | (whole % 1 != 0)).to_numpy(), f"expected a whole number as {column}")
+        table[column] = whole.astype(np.int64)
+    fail((table.start < 0).to_numpy(), "expected a start of 0 or more")
+    fail((table.end <= table.start).to_numpy(), "expected an end past the start")
+    for column in {"score", "signal", "p_value", "q_value", "summit"} & set(columns):
+        table[column] = pd.to_numeric(table[column].replace(".", np.nan), errors="coerce")
+    return table
+
+
+def center(regions: pd.DataFrame, width: int | None) -> pd.DataFrame:
+    """Resize regions to `width` bp around their middle; None keeps them. They may then reach past a chromosome's end (also below 0).
+
+    >>> center(pd.DataFrame({"chrom": ["chr1"], "start": [100], "end": [300]}), 500).values.tolist()
+    [['chr1', -50, 450]]
+    """
+    if width is None:
+        return regions
+    start = regions.start + (regions.end - regions.start) // 2 - width // 2
+    return regions.assign(start=start, end=start + width)
+
+
+def tile(regions: pd.DataFrame, width: int) -> pd.DataFrame:
+    """Cut regions into adjacent bins of `width` bp that lie on the genome-wide grid of multiples of `width`.
+
+    A bin is kept when it lies inside its region; regions that overlap or touch should be merged before (``bioframe.merge``), or bins repeat.
+
+    >>> tile(pd.DataFrame({"chrom": ["chr1"], "start": [150], "end": [650]}), 200).values.tolist()
+    [['chr1', 200, 400], ['chr1', 400, 600]]
+    """
+    first, last = -(-regions.start.to_numpy() // width), regions.end.to_numpy() // width
+    count = np.maximum(last - first, 0)
+    row = np.repeat(np.arange(len(regions)), count)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    start = (first[row] + within) * width
+    return pd.DataFrame({"chrom": regions.chrom.to_numpy()[row], "start": start, "end": start + width})
+
+
+def overlap_labels(regions: pd.DataFrame, features: pd.DataFrame, min_overlap: int | float = 1) -> np.ndarray:
+    """Label regions by whether a feature (a peak) overlaps them.
+
+    Parameters
+    ----------
+    regions, features : DataFrame
+    min_overlap : int or float
+        As an int, base pairs (1 as in Janggu); as a float, the share of the region that one single feature must cover (DeepSEA: more than 0.5).
+
+    Returns
+    -------
+    ndarray of float32, shape (len(regions),)
+        1 where labelled, else 0.
+    """
+    import bioframe
+
+    columns = ["chrom", "start", "end"]
+    pairs = bioframe.overlap(regions[columns].reset_index(drop=True), features[columns], how="inner", return_index=True, return_overlap=True)
+    longest = np.zeros(len(regions), np.int64)
+    np.maximum.at(longest, pairs["index"].to_numpy(np.int64), (pairs.overlap_end - pairs.overlap_start).to_numpy(np.int64))
+    needed = min_overlap if isinstance(min_overlap, int) else np.maximum(min_overlap * (regions.end - regions.start).to_numpy(), 1e-9)
+    return (longest >= needed).astype(np.float32) if isinstance(min_overlap, int) else (longest > needed).astype(np.float32)
+
+
+def parse_region(text: str) -> tuple[str, float, float]:
+    """Read ``"chr2"`` or ``"chr20:0-50,025,520"`` (0-based half-open) as chromosome, start, end.
+
+    >>> parse_region("chr20:0-50,025,520"), parse_region("chr2")
+    (('chr20', 0, 50025520), ('chr2', -inf, inf))
+    """
+    chrom, colon, span = text.rpartition(":")
+    if not colon:
+        return text, -np.inf, np.inf
+    try:
+        start, end = (int(part.replace(",", "")) for part in span.split("-"))
+    except ValueError:
+        raise ValueError(f"expected 'chrom' or 'chrom:start-end' (0-based half-open), got {text!r}") from None
+    if not 0 <= start < end:
+        raise ValueError(f"expected 0 <= start < end in {text!r}")
+    return chrom, start, end
+
+
+def split_regions(regions: pd.DataFrame, valid: list[str], test: list[str], train: list[str] | None = None, width: int | None = None) -> np.ndarray:
+    """Split regions by chromosome, or by parts of chromosomes.
+
+    Parameters
+    ----------
+    regions : DataFrame
+    valid, test, train : list of str
+        Chromosomes (``"chr2"``) or spans (``"chr20:0-50025520"``, 0-based half-open). `train` None means all that the other two leave.
+    width : int, optional
+        Width in bp of the widest window that the model sees around a region. A region goes to a split only if its whole window lies there, so
+        that no base is seen in two splits; regions at the border get ``""``.
+
+    Returns
+    -------
+    ndarray of str, shape (len(regions),)
+        ``"train"``, ``"valid"``, ``"test"``, or ``""`` for a region that belongs to none and is left out.
+
+    Raises
+    ------
+    ValueError
+        Where two splits share ground, or a split gets no region.
+    """
+    windows = center(regions, width)
+    chrom, start, end = windows.chrom.to_numpy(), windows.start.to_numpy(), windows.end.to_numpy()
+    labels, touched = np.full(len(regions), "", "U5"), np.zeros(len(regions), bool)
+    spans = {"valid": valid, "test": test} | ({} if train is None else {"train": train})
+    for split, names in spans.items():
+        for name, low, high in map(parse_region, names):
+            inside = (chrom == name) & (start >= low) & (end <= high)
+            if (taken := inside & (labels != "")).any():
+                raise ValueError(f"{name!r} of the {split} split is also in the {labels[taken][0]} split: each place belongs to one")
+            labels[inside] = split
+            touched |= (chrom == name) & (end > low) & (start < high)
+    if train is None:
+        labels[~touched] = "train"
+    _check_splits(regions, labels)
+    return labels
+
+
+def split_blocks(
+    regions: pd.DataFrame, block: int = 1_000_000, valid: float = 0.1, test: float = 0.1, width: int | None = None, seed: int = 0
+) -> np.ndarray:
+    """Split regions by position blocks: whole blocks of `block` bp go to one split, drawn at random with `seed`.
+
+    For genomes too small to spare a chromosome. Regions whose window of `width` bp crosses into a block of another split get ``""``.
+    Arguments and result are as in :func:`split_regions`, `valid` and `test` being shares of the blocks.
+    """
+    windows = center(regions, width)
+    first, last = windows.start.to_numpy() // block, (windows.end.to_numpy() - 1) // block
+    chrom = pd.factorize(regions.chrom)[0]
+    keys = np.unique(np.concatenate([np.column_stack([chrom, first]), np.column_stack([chrom, last])]), axis=0)
+    shuffled = np.random.default_rng(seed).permutation(len(keys))
+    names = np.full(len(keys), "train", "U5")
+    names[shuffled[: round(valid * len(keys))]] = "valid"
+    names[shuffled[round(valid * len(keys)) : round((valid + test) * len(keys))]] = "test"
+    table = pd.Series(names, index=pd.MultiIndex.from_arrays(keys.T))
+    left, right = (table.loc[pd.MultiIndex.from_arrays([chrom, edge])].to_numpy().astype("U5") for edge in (first, last))
+    labels = np.where(left == right, left, "").astype("U5")
+    _check_splits(regions, labels)
+    return labels
+
+
+def _check_splits(regions: pd.DataFrame, labels: np.ndarray) -> None:
+    counts = {split: int((labels == split).sum()) for split in ("train", "valid", "test")}
+    if empty := [split for split, count in counts.items() if not count]:
+        found = ", ".join(map(str, pd.unique(regions.chrom)[:8]))
+        raise ValueError(f"no region falls into the split {' or '.join(empty)} (regions per split: {counts}); the regions lie on {found}")
+
+
+def check_leakage(regions: pd.DataFrame, split: Iterable[str], width: int | None = None) -> None:
+    """Raise where a window of one split shares bases with a window of another, flanks included.
+
+    Overlapping windows let a model meet in training what it is tested on, and scores come out too high. Rows labelled ``""`` are ignored.
+
+    Parameters
+    ----------
+    regions : DataFrame
+    split : array of str, shape (len(regions),)
+    width : int, optional
+        Width in bp of the widest window the model sees around a region; None takes the regions as they are.
+
+    Raises
+    ------
+    ValueError
+        With the number of windows concerned, one example, and what to do.
+    """
+    windows = center(regions[["chrom", "start", "end"]], width).reset_index(drop=True)
+    split = np.asarray(split)
+    windows, split = windows[split != ""], split[split != ""]
+    order = np.lexsort([windows.start, pd.factorize(windows.chrom)[0]])
+    chrom, start, end, label = (values[order] for values in (windows.chrom.to_numpy(), windows.start.to_numpy(), windows.end.to_numpy(), split))
+    for name in pd.unique(label):
+        # the furthest end so far of any other split's window, restarting at each chromosome
+        other = label != name
+        rank = np.cumsum(np.r_[True, chrom[1:] != chrom[:-1]])
+        reach = np.where(other, end + rank * 2**40, 0)
+        furthest = np.r_[0, np.maximum.accumulate(reach)[:-1]]
+        leaky = (label == name) & (furthest > start + rank * 2**40)
+        if leaky.any():
+            row = np.flatnonzero(leaky)[0]
+            before = np.flatnonzero(other[:row] & (chrom[:row] == chrom[row]) & (end[:row] > start[row]))[-1]
+            raise ValueError(
+                f"{leaky.sum():,} windows of the {name} split overlap windows of another split, for example {name} "
+                f"{chrom[row]}:{start[row]:,}-{end[row]:,} and {label[before]} {chrom[before]}:{start[before]:,}-{end[before]:,} (flanks included): "
+                "scores would be too good. Pass width= to split_regions or split_blocks so that windows at the border are left out."
+            )
+
+
+def check_chroms(regions: pd.DataFrame, chromsizes: Mapping[str, int], source: str) -> None:
+    """Raise where regions lie on chromosomes that `source` does not have, or past a chromosome's end, as they do with another assembly.
+
+    Parameters
+    ----------
+    regions : DataFrame
+    chromsizes : mapping of str to int
+        Lengths in bp.
+    source : str
+        What the chromosomes are checked against, for the message: ``"genome 'hg38'"``.
+    """
+    names = pd.unique(regions.chrom)
+    if missing := [name for name in names if name not in chromsizes]:
+        fix = ""
+        if all(f"chr{name}" in chromsizes for name in missing):
+            fix = "; rename them with regions.assign(chrom='chr' + regions.chrom)"
+        elif all(str(name).removeprefix("chr") in chromsizes for name in missing):
+            fix = "; rename them with regions.assign(chrom=regions.chrom.str.removeprefix('chr'))"
+        raise ValueError(f"regions have chromosomes not in {source}: {_few(missing)} ({source} has {_few(list(chromsizes))}){fix}")
+    size = regions.chrom.map(chromsizes).to_numpy(np.int64)
+    middle = (regions.start + (regions.end - regions.start) // 2).to_numpy()
+    if (outside := (middle < 0) | (middle >= size)).any():
+        row = np.flatnonzero(outside)[0]
+        where = f"{regions.chrom.iloc[row]}:{regions.start.iloc[row]:,}-{regions.end.iloc[row]:,}"
+        raise ValueError(
+            f"{outside.sum():,} of {len(regions):,} regions lie past the end of their chromosome in {source}, for example {where} where it ends at "
+            f"{size[row]:,}: are the regions of another assembly?"
+        )
+
+
+def _few(names: list) -> str:
+    return ", ".join(repr(str(name)) for name in names[:4]) + (", ..." if len(names) > 4 else "")

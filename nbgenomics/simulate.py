@@ -1,0 +1,368 @@
+"""A small simulated genome whose grammar is known: sequence, open chromatin, two laboratories' DNase-seq and ChIP-seq peaks.
+
+It is a test bench, and what a first visit runs on; it is not biology. What is copied from nature is the background (trinucleotide counts of the human
+genome), the two cores that JunD's dimers bind (AP-1, ``TGACTCA``, and CRE, ``TGACGTCA``) and the shape of the files. The rules below are invented, so
+that what a model should find is known:
+
+* a core is bound only between *its own* flanks, two bases on either side. Which second base goes with which first base differs between the families
+  (`FLANKS`), while each base alone is equally frequent in all of them: no single position tells a site from a decoy, a pair of neighbours does. A
+  weight matrix, or a network reading single letters, therefore has a hard time; one reading 2-mers or 3-mers has not.
+* a decoy is a core with the other family's flank on one side or on both. It is never bound.
+* a site is bound in open chromatin only, the likelier the more open. Sites and decoys lie in open and closed chromatin, and much open chromatin has
+  neither, so that sequence alone and chromatin alone both fall short of the two together.
+* a few peaks have no site, and which sites are bound is drawn: no score reaches 1.
+"""
+
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+VERSION = 1  # raise it whenever the same arguments give other files: caches are named by it
+
+# Trinucleotides AAA, AAC, ... TTT per 100,000 in hg19 chr20, averaged over the two strands (counted from UCSC's chr20.fa.gz)
+TRINUCLEOTIDES = np.array(
+    """
+    3368 1375 1930 2109 1959 1271  292 1551 2169 1552 2005 1551 1649 1286 1763 2109
+    1814 1660 2286 1763 2067 1630  355 2005  257  302  355  292 1175 1886 2286 1930
+    1871 1019 1886 1286 1570 1448  302 1552 1708 1448 1630 1271 1017 1019 1660 1375
+    1729 1017 1175 1649 1928 1708  257 2169 1928 1570 2067 1959 1729 1871 1814 3368
+    """.split(),
+    dtype=float,
+).reshape(4, 4, 4)
+
+CORES = {"AP-1": "TGACTCA", "CRE": "TGACGTCA"}
+# The two bases before each core; those behind it are the reverse complements of the same words, because the dimer is symmetric.
+FLANKS = {"AP-1": ("AG", "CA", "GT", "TC"), "CRE": ("AC", "CT", "GA", "TG")}
+
+# Elements per megabase: what lies at a place, and whether its chromatin is open
+ELEMENTS = {"open site": 190, "open decoy": 150, "open empty": 120, "closed site": 110, "closed decoy": 100}
+CHROMOSOMES = {"chr1": 1_600_000, "chr2": 800_000, "chr3": 800_000, "chr4": 800_000}
+# Each laboratory's reads, share of them in open chromatin, spread of its enzyme's preference (sd of log rate over 4-mers), share of PCR duplicates
+LABORATORIES = {
+    "lab_a": {"reads": 320_000, "in_open": 0.6, "bias": 0.4, "duplicates": 0.05},
+    "lab_b": {"reads": 80_000, "in_open": 0.4, "bias": 0.7, "duplicates": 0.2},
+}
+READ = 36  # bases of a read
+GAP = 1_200  # bases between the places where elements may lie; each is moved by up to a quarter of it
+
+
+def demo(
+    folder: str | Path,
+    *,
+    seed: int = 1,
+    chromosomes: Mapping[str, int] = CHROMOSOMES,
+    elements: Mapping[str, float] = ELEMENTS,
+    laboratories: Mapping[str, Mapping[str, float]] = LABORATORIES,
+    mutation: float = 0.02,
+    occupancy: float = 1.5,
+    empty_peaks: float = 0.04,
+) -> Path:
+    """Simulate the JunD demo into `folder`, unless it is there already; the same arguments give the same files.
+
+    Parameters
+    ----------
+    folder : path
+        Written beside and renamed when complete, so a folder that exists is a whole one.
+    seed : int
+        Of every random choice.
+    chromosomes : mapping of str to int
+        Names and lengths in bp.
+    elements : mapping of str to float
+        How many per megabase: keys as in `ELEMENTS`.
+    laboratories : mapping of str to mapping
+        DNase experiments: keys as in `LABORATORIES`; each becomes ``dnase_<name>.bam``.
+    mutation : float
+        Probability that a base of a planted core differs from the consensus.
+    occupancy : float
+        Log odds that a site in chromatin of median openness is bound (they rise by 2 per unit of log openness).
+    empty_peaks : float
+        Peaks without a site, as a share of all peaks.
+
+    Returns
+    -------
+    Path
+        The folder. In it: ``genome.fa`` (+ ``.fai``), ``peaks.narrowPeak``, one sorted and indexed ``dnase_<name>.bam`` per laboratory with flagged
+        duplicates, and the truth: ``sites.tsv`` (every planted instance: chrom, start, end, strand, family, kind ``site`` or ``decoy``, open, bound;
+        0-based half-open, flanks included), ``open.bed`` (open chromatin) and ``parameters.json``.
+
+    Raises
+    ------
+    ValueError
+        Where more elements are asked for than the chromosomes hold.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        return folder
+    rng = np.random.default_rng(seed)
+    genome = _Coordinates(chromosomes)
+    codes = background(genome.length, rng)
+    places = place(genome, elements, rng)
+    odds = np.exp(occupancy) * places["openness"] ** 2
+    places["bound"] = (places["kind"] == "site") & (rng.random(len(places)) < odds / (1 + odds))
+    sites = plant(codes, places, mutation, rng)
+
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    write_fasta(beside / "genome.fa", genome, codes)
+    genome.frame(sites).to_csv(beside / "sites.tsv", sep="\t", index=False)
+    opened = places[places["open"]]
+    ends = {"start": opened["centre"] - 2 * opened["spread"], "end": opened["centre"] + 2 * opened["spread"]}
+    genome.frame(pd.DataFrame(ends)).to_csv(beside / "open.bed", sep="\t", index=False, header=False)
+    write_narrow_peak(beside / "peaks.narrowPeak", genome, places, empty_peaks, rng)
+    for name, lab in laboratories.items():
+        write_bam(beside / f"dnase_{name}.bam", genome, codes, cuts(codes, places, sites, rng=rng, **lab), name)
+    (beside / "parameters.json").write_text(json.dumps(parameters(seed=seed), indent=1))
+    try:
+        os.rename(beside, folder)
+    except OSError:  # another process was faster: its folder is as good
+        shutil.rmtree(beside)
+        if not folder.exists():
+            raise
+    return folder
+
+
+def parameters(**given) -> dict:
+    """All arguments of `demo` with the version of this module, defaults filled in: what a simulated folder depends on.
+
+    >>> parameters(seed=3)["seed"], len(key(seed=3)), key(seed=3) == key(seed=4)
+    (3, 12, False)
+    """
+    known = {name: p.default for name, p in inspect.signature(demo).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"simulate.demo has no argument {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
+    return {"version": VERSION, **known, **given}
+
+
+def key(**given) -> str:
+    """Short hash of `parameters`, to name a folder by."""
+    return sha256(json.dumps(parameters(**given), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def background(length: int, rng: np.random.Generator) -> np.ndarray:
+    """Random bases with the human genome's trinucleotide counts.
+
+    Parameters
+    ----------
+    length : int
+        In bp.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of uint8, shape (length,)
+        Codes A0 C1 G2 T3.
+
+    >>> codes = background(200_000, np.random.default_rng(0))
+    >>> cpg = np.mean((codes[:-1] == 1) & (codes[1:] == 2))
+    >>> bool(cpg < 0.4 * np.mean(codes == 1) * np.mean(codes == 2))  # CpG is rare, as in the human genome
+    True
+    """
+    rows = -(-length // 1_000)  # chains of 1,000 bases grow side by side, one base of all of them a step
+    chains = np.empty((rows, 1_000), np.uint8)
+    first = rng.choice(16, rows, p=TRINUCLEOTIDES.sum(2).ravel() / TRINUCLEOTIDES.sum())
+    chains[:, 0], chains[:, 1] = first // 4, first % 4
+    cumulative = np.cumsum(TRINUCLEOTIDES / TRINUCLEOTIDES.sum(2, keepdims=True), axis=2)[..., :3]
+    for i in range(2, 1_000):
+        chains[:, i] = (rng.random(rows)[:, None] > cumulative[chains[:, i - 2], chains[:, i - 1]]).sum(1)
+    return chains.ravel()[:length]
+
+
+def place(genome: "_Coordinates", elements: Mapping[str, float], rng: np.random.Generator) -> pd.DataFrame:
+    """Scatter elements over the genome, at most one every `GAP` bases.
+
+    Returns
+    -------
+    DataFrame
+        One row per element: ``centre`` (int, bp in the concatenated genome), ``kind`` (site, decoy or empty), ``open`` (bool), ``openness`` (float,
+        median 1; 0 where closed), ``spread`` (int, bp: standard deviation of the accessible stretch).
+    """
+    slots = np.concatenate([np.arange(start + GAP, end - GAP, GAP) for start, end in zip(genome.starts, genome.ends, strict=True)])
+    counts = {name: round(n * genome.length / 1e6) for name, n in elements.items()}
+    if (total := sum(counts.values())) > len(slots):
+        raise ValueError(f"elements asks for {total:,} elements in {genome.length:,} bp, where {len(slots):,} fit: ask for fewer per megabase")
+    chosen = np.sort(rng.choice(slots, total, replace=False))
+    state, kind = np.array([name.split() for name in rng.permutation(np.repeat(list(counts), list(counts.values())))]).T
+    opened = state == "open"
+    return pd.DataFrame(
+        {
+            "centre": chosen + rng.integers(-GAP // 4, GAP // 4, total),
+            "kind": kind,
+            "open": opened,
+            "openness": np.where(opened, rng.lognormal(0, 0.6, total), 0.0),
+            "spread": rng.integers(70, 180, total),
+        }
+    )
+
+
+def plant(codes: np.ndarray, places: pd.DataFrame, mutation: float, rng: np.random.Generator) -> pd.DataFrame:
+    """Write the sites and decoys of `places` into `codes` (changed in place) and return where they lie.
+
+    Returns
+    -------
+    DataFrame
+        ``start``, ``end`` (bp in the concatenated genome), ``strand``, ``family``, ``kind``, ``open``, ``bound``: one row per instance.
+    """
+    planted = places[places["kind"] != "empty"].reset_index(drop=True)
+    planted["family"] = rng.choice(list(CORES), len(planted))
+    planted["strand"] = rng.choice(["+", "-"], len(planted))
+    wrong = rng.integers(1, 4, len(planted)) * (planted["kind"] == "decoy").to_numpy()  # bit 0: left flank is the other family's, bit 1: right flank
+    words = {family: _codes("".join(flanks)).reshape(4, 2) for family, flanks in FLANKS.items()}
+    for family, other in zip(CORES, reversed(CORES), strict=True):
+        rows = np.flatnonzero(planted["family"] == family)
+        core = np.tile(_codes(CORES[family]), (len(rows), 1))
+        core = np.where(rng.random(core.shape) < mutation, rng.integers(0, 4, core.shape), core)
+        both = np.stack([words[family], words[other]])
+        left = both[wrong[rows] & 1, rng.integers(0, 4, len(rows))]
+        right = 3 - both[wrong[rows] >> 1, rng.integers(0, 4, len(rows))][:, ::-1]
+        instance = np.concatenate([left, core, right], axis=1).astype(np.uint8)
+        instance = np.where((planted["strand"].to_numpy()[rows] == "-")[:, None], 3 - instance[:, ::-1], instance)
+        start = planted["centre"].to_numpy()[rows] - instance.shape[1] // 2
+        codes[start[:, None] + np.arange(instance.shape[1])] = instance
+        planted.loc[rows, "start"], planted.loc[rows, "end"] = start, start + instance.shape[1]
+    return planted.astype({"start": int, "end": int})[["start", "end", "strand", "family", "kind", "open", "bound"]]
+
+
+def cuts(
+    codes: np.ndarray,
+    places: pd.DataFrame,
+    sites: pd.DataFrame,
+    *,
+    reads: int,
+    in_open: float,
+    bias: float,
+    duplicates: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw DNase cuts: where open chromatin and the enzyme's preference put them.
+
+    Cuts on the plus strand gather upstream of an open region's middle and cuts on the minus strand downstream; a bound site is protected.
+
+    Returns
+    -------
+    (position, minus, duplicate) : ndarrays of shape (n,)
+        Position of each read's 5' end (int64, sorted, bp in the concatenated genome), whether it lies on the minus strand, whether it is a duplicate.
+    """
+    offset = np.arange(-600, 601)
+    opened = places[places["open"]]
+    away = offset / opened["spread"].to_numpy()[:, None]
+    bump = opened["openness"].to_numpy()[:, None] * np.exp(-(away**2) / 2)
+    where = np.clip(opened["centre"].to_numpy()[:, None] + offset, 0, len(codes) - 1)
+    bound = sites[sites["bound"]]
+    protected = (bound["start"].to_numpy()[:, None] + np.arange(12)).ravel()
+    preference = np.exp(rng.normal(0, bias, 256))
+    position, minus = [], []
+    for strand, sign in ((0, 1), (1, -1)):
+        accessible = np.bincount(where.ravel(), (bump * (1 - 0.5 * sign * np.tanh(away))).ravel(), minlength=len(codes))
+        rate = in_open * accessible / accessible.sum() + (1 - in_open) / len(codes)
+        rate[protected] *= 0.2
+        letters = np.pad(codes if strand == 0 else 3 - codes[::-1], (2, 1)).astype(np.int64)  # the 4-mer around the cut, read along its strand
+        around = ((letters[:-3] * 4 + letters[1:-2]) * 4 + letters[2:-1]) * 4 + letters[3:]
+        total = np.cumsum(rate * preference[around if strand == 0 else around[::-1]])
+        n = round(reads * (1 - duplicates) / 2)
+        position.append(np.searchsorted(total, np.sort(rng.random(n)) * total[-1]))
+        minus.append(np.full(n, strand, bool))
+    position, minus = np.concatenate(position), np.concatenate(minus)
+    copied = rng.integers(0, len(position), round(reads * duplicates))
+    duplicate = np.repeat([False, True], [len(position), len(copied)])
+    position, minus = np.concatenate([position, position[copied]]), np.concatenate([minus, minus[copied]])
+    order = np.argsort(position, kind="stable")
+    return position[order], minus[order], duplicate[order]
+
+
+def write_fasta(path: Path, genome: "_Coordinates", codes: np.ndarray) -> None:
+    """Write the chromosomes as FASTA with 60 bases a line, and its index."""
+    import pysam
+
+    letters = np.frombuffer(b"ACGT", np.uint8)[codes]
+    with open(path, "wb") as file:
+        for name, start, end in zip(genome.names, genome.starts, genome.ends, strict=True):
+            sequence = letters[start:end].tobytes()
+            file.write(b">%s\n" % name.encode() + b"".join(sequence[i : i + 60] + b"\n" for i in range(0, len(sequence), 60)))
+    pysam.faidx(str(path))
+
+
+def write_narrow_peak(path: Path, genome: "_Coordinates", places: pd.DataFrame, empty_peaks: float, rng: np.random.Generator) -> None:
+    """Write a ChIP-seq peak of 180 to 280 bp around every bound site, and a few in open chromatin without one."""
+    bound = np.flatnonzero(places["bound"])
+    empty = np.flatnonzero(places["open"] & (places["kind"] == "empty"))
+    extra = rng.choice(empty, min(len(empty), round(len(bound) * empty_peaks / (1 - empty_peaks))), replace=False)
+    peaks = places.iloc[np.sort(np.concatenate([bound, extra]))]
+    left, right = rng.integers(90, 140, (2, len(peaks)))
+    signal = np.round(10 * peaks["openness"].to_numpy() * rng.lognormal(0, 0.3, len(peaks)), 3)
+    table = genome.frame(pd.DataFrame({"start": peaks["centre"] - left, "end": peaks["centre"] + right}))
+    table = table.assign(name=[f"peak{i}" for i in range(1, len(table) + 1)], score=np.clip(signal * 25, 0, 1_000).astype(int), strand=".")
+    table = table.assign(signal=signal, p=np.round(signal * 2, 3), q=np.round(signal * 1.5, 3), summit=left)
+    table.to_csv(path, sep="\t", index=False, header=False)
+
+
+def write_bam(path: Path, genome: "_Coordinates", codes: np.ndarray, reads: tuple[np.ndarray, np.ndarray, np.ndarray], name: str) -> None:
+    """Write what `cuts` drew as single-end reads of `READ` bp, sorted and indexed; reads over a chromosome's end are left out.
+
+    Every record has the same length, so that the alignments are one structured array: layout of the SAM specification, section 4.2.
+    """
+    import pysam
+
+    position, minus, duplicate = reads
+    start = np.where(minus, position - READ + 1, position)
+    chrom = np.searchsorted(genome.ends, position, side="right")
+    inside = (start >= genome.starts[chrom]) & (start + READ <= genome.ends[chrom])
+    kept = np.flatnonzero(inside)
+    kept = kept[np.argsort(start[kept], kind="stable")]
+    start, chrom, minus, duplicate = start[kept], chrom[kept], minus[kept], duplicate[kept]
+    names = "block_size ref pos l_name mapq bin n_cigar flag l_seq next_ref next_pos tlen name cigar seq qual".split()
+    formats = f"<i4 <i4 <i4 u1 u1 <u2 <u2 <u2 <i4 <i4 <i4 <i4 S10 <u4 {READ // 2}u1 {READ}u1".split()
+    layout = np.dtype({"names": names, "formats": formats})
+    records = np.zeros(len(kept), layout)
+    records["block_size"], records["l_name"], records["mapq"], records["n_cigar"], records["l_seq"] = records.itemsize - 4, 10, 60, 1, READ
+    records["next_ref"] = records["next_pos"] = -1
+    records["ref"], records["pos"], records["cigar"], records["qual"] = chrom, start - genome.starts[chrom], READ << 4, 40
+    records["flag"] = 16 * minus + 1024 * duplicate
+    records["bin"] = _reg2bin(records["pos"].astype(np.int64), READ)
+    records["name"] = np.char.add(b"r", np.char.zfill(np.arange(len(kept)).astype("S8"), 8))
+    nibbles = np.array([1, 2, 4, 8], np.uint8)[codes[start[:, None] + np.arange(READ)]]
+    records["seq"] = nibbles[:, ::2] << 4 | nibbles[:, 1::2]
+    lines = ["@HD\tVN:1.6\tSO:coordinate", *(f"@SQ\tSN:{n}\tLN:{e - s}" for n, s, e in zip(genome.names, genome.starts, genome.ends, strict=True))]
+    text = "\n".join([*lines, f"@CO\tsimulated by nbgenomics: {name}", ""]).encode()
+    head = [b"BAM\1", np.int32(len(text)).tobytes(), text, np.int32(len(genome.names)).tobytes()]
+    for n, s, e in zip(genome.names, genome.starts, genome.ends, strict=True):
+        head += [np.int32(len(n) + 1).tobytes(), n.encode() + b"\0", np.int32(e - s).tobytes()]
+    with pysam.BGZFile(str(path), "wb") as file:
+        file.write(b"".join(head))
+        file.write(records.tobytes())
+    pysam.index(str(path))
+
+
+def _reg2bin(start: np.ndarray, length: int) -> np.ndarray:
+    """The smallest bin of the BAM index that holds [start, start + length): SAM specification, section 5.3."""
+    last = start + length - 1
+    levels = [(start >> shift == last >> shift, ((1 << 29 - shift) - 1) // 7 + (start >> shift)) for shift in (14, 17, 20, 23, 26)]
+    return np.select([same for same, _ in levels], [number for _, number in levels], 0)
+
+
+def _codes(text: str) -> np.ndarray:
+    return np.array(["ACGT".index(base) for base in text], np.uint8)
+
+
+class _Coordinates:
+    """Chromosomes laid end to end, so that all of them are simulated at once."""
+
+    def __init__(self, chromosomes: Mapping[str, int]):
+        self.names = list(chromosomes)
+        self.ends = np.cumsum(list(chromosomes.values()))
+        self.starts = self.ends - np.array(list(chromosomes.values()))
+        self.length = int(self.ends[-1])
+
+    def frame(self, spans: pd.DataFrame) -> pd.DataFrame:
+        """`spans` with a column ``chrom`` and coordinates of that chromosome, sorted."""
+        chrom = np.searchsorted(self.ends, spans["start"].to_numpy(), side="right")
+        own = spans.assign(start=spans["start"] - self.starts[chrom], end=spans["end"] - self.starts[chrom])
+        own.insert(0, "chrom", np.array(self.names)[chrom])
+        return own.sort_values(["chrom", "start"], kind="stable").reset_index(drop=True)

@@ -1,0 +1,145 @@
+import gzip
+import subprocess
+from io import StringIO
+from shutil import which
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nbgenomics import intervals
+
+
+def table(text: str) -> pd.DataFrame:
+    return pd.read_csv(StringIO(text), sep=r"\s+")
+
+
+REGIONS = table("""
+    chrom start end
+    chr1  0     200
+    chr1  200   400
+    chr1  400   600
+    chr2  0     200
+""")
+
+
+def test_labels_need_the_asked_overlap():
+    peaks = table("""
+        chrom start end
+        chr1  199   201
+        chr1  400   500
+        chr1  520   580
+        chr2  200   300
+    """)
+    assert intervals.overlap_labels(REGIONS, peaks).tolist() == [1, 1, 1, 0]
+    assert intervals.overlap_labels(REGIONS, peaks, min_overlap=2).tolist() == [0, 0, 1, 0]
+    # 50 % is not more than 50 %, and two features do not add up
+    assert intervals.overlap_labels(REGIONS, peaks, min_overlap=0.5).tolist() == [0, 0, 0, 0]
+    assert intervals.overlap_labels(REGIONS, peaks, min_overlap=0.49).tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.skipif(which("bedtools") is None, reason="bedtools is not installed")
+def test_labels_agree_with_bedtools_on_real_peaks(shared_data, tmp_path):
+    peaks = intervals.read_bed(shared_data / "hg19/peaks/ChIPseq.HepG2.JUND.conservative.train.narrowPeak.gz")
+    peaks = peaks[peaks.chrom == "chr20"]
+    bins = intervals.tile(pd.DataFrame({"chrom": ["chr20"], "start": [0], "end": [63_025_520]}), 200)
+    for name, frame in (("bins", bins), ("peaks", peaks)):
+        frame[["chrom", "start", "end"]].to_csv(tmp_path / name, sep="\t", header=False, index=False)
+    counts = subprocess.run(["bedtools", "intersect", "-c", "-a", tmp_path / "bins", "-b", tmp_path / "peaks"], capture_output=True, check=True)
+    expected = pd.read_csv(StringIO(counts.stdout.decode()), sep="\t", header=None)[3].to_numpy() > 0
+    assert expected.sum() > 1000
+    np.testing.assert_array_equal(intervals.overlap_labels(bins, peaks), expected)
+
+
+def test_read_bed_knows_narrow_peaks_and_compression(tmp_path):
+    lines = "track name=x\n# comment\nchr1\t10\t30\tp\t5\t.\t4.5\t-1\t0.3\t7\n\nchr2\t0\t1\tq\t6\t+\t1\t2\t3\t-1\n"
+    with gzip.open(tmp_path / "a.narrowPeak.gz", "wt") as file:
+        file.write(lines)
+    peaks = intervals.read_bed(tmp_path / "a.narrowPeak.gz")
+    assert peaks.columns.tolist() == intervals.PEAK_COLUMNS[10]
+    assert peaks[["start", "end", "summit"]].to_numpy().tolist() == [[10, 30, 7], [0, 1, -1]]
+    assert len(intervals.read_bed([tmp_path / "a.narrowPeak.gz"] * 2)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no region"),
+        ("#only a comment\n", "holds no region"),
+        ("chr1\t5\n", "line 1: expected at least 3 columns"),
+        ("chr1\t5\t9\nchr1\tx\t9\n", "line 2: expected a whole number as start"),
+        ("chr1\t5\t9\n#\nchr1\t5\t5\n", "line 3: expected an end past the start"),
+        ("chr1\t-5\t5\n", "line 1: expected a start of 0 or more"),
+        ("chr1\t5\t9.5\n", "line 1: expected a whole number as end"),
+    ],
+)
+def test_malformed_bed_names_file_and_line(tmp_path, text, message):
+    (tmp_path / "bad.bed").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        intervals.read_bed(tmp_path / "bad.bed")
+    assert "bad.bed" in str(error.value)
+
+
+def test_truncated_bed_and_missing_bed(tmp_path):
+    (tmp_path / "cut.bed.gz").write_bytes(gzip.compress(b"chr1\t1\t2\n" * 10_000)[:-30])
+    with pytest.raises(ValueError, match="is it complete"):
+        intervals.read_bed(tmp_path / "cut.bed.gz")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        intervals.read_bed(tmp_path / "none.bed")
+
+
+def test_split_leaves_out_what_crosses_a_border():
+    bins = intervals.tile(pd.DataFrame({"chrom": ["chr1", "chr2", "chr3"], "start": [0] * 3, "end": [2000] * 3}), 200)
+    labels = intervals.split_regions(bins, valid=["chr1:1000-2000"], test=["chr2"], width=500)
+    expected = ["train"] * 4 + [""] * 2 + ["valid"] * 3 + [""] + ["test"] * 10 + ["train"] * 10
+    assert labels.tolist() == expected
+    intervals.check_leakage(bins, labels, 500)
+    whole = intervals.split_regions(bins, valid=["chr1:1000-2000"], test=["chr2"])
+    intervals.check_leakage(bins, whole)
+    with pytest.raises(ValueError, match=r"of the .* split overlap windows of another split, for example .* chr1:"):
+        intervals.check_leakage(bins, whole, 500)
+    only = intervals.split_regions(bins, train=["chr3"], valid=["chr1"], test=["chr2"])
+    assert set(only[bins.chrom == "chr3"]) == {"train"}
+
+
+def test_leakage_check_equals_the_pairwise_definition():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        n = 14
+        start = rng.integers(0, 400, n)
+        regions = pd.DataFrame({"chrom": rng.choice(["a", "b"], n), "start": start, "end": start + rng.integers(1, 40, n)})
+        split = rng.choice(["train", "valid", "test", ""], n, p=[0.7, 0.1, 0.1, 0.1])
+        c, s, e = regions.chrom.to_numpy(), regions.start.to_numpy(), regions.end.to_numpy()
+        meet = (c[:, None] == c) & (s[:, None] < e) & (s < e[:, None]) & (split[:, None] != split) & (split[:, None] != "") & (split != "")
+        if meet.any():
+            with pytest.raises(ValueError, match="overlap"):
+                intervals.check_leakage(regions, split)
+        else:
+            intervals.check_leakage(regions, split)
+
+
+def test_split_without_regions_and_overlapping_splits():
+    with pytest.raises(ValueError, match="no region falls into the split valid"):
+        intervals.split_regions(REGIONS, valid=["chr9"], test=["chr2"])
+    with pytest.raises(ValueError, match="is also in the valid split"):
+        intervals.split_regions(REGIONS, valid=["chr1"], test=["chr1:0-200"])
+    with pytest.raises(ValueError, match="expected 'chrom' or 'chrom:start-end'"):
+        intervals.split_regions(REGIONS, valid=["chr1:5"], test=["chr2"])
+
+
+def test_split_blocks_is_leak_free_and_seeded():
+    bins = intervals.tile(pd.DataFrame({"chrom": ["chr1", "chr2"], "start": [0, 0], "end": [400_000, 300_000]}), 200)
+    labels = intervals.split_blocks(bins, block=20_000, valid=0.2, test=0.2, width=1_000, seed=3)
+    intervals.check_leakage(bins, labels, 1_000)
+    assert 0.1 < (labels == "test").mean() < 0.3
+    np.testing.assert_array_equal(labels, intervals.split_blocks(bins, block=20_000, valid=0.2, test=0.2, width=1_000, seed=3))
+    assert (labels != intervals.split_blocks(bins, block=20_000, valid=0.2, test=0.2, width=1_000, seed=4)).any()
+
+
+def test_wrong_names_and_wrong_assembly():
+    with pytest.raises(ValueError, match=r"not in genome 'g': 'chr2' .*removeprefix"):
+        intervals.check_chroms(REGIONS, {"chr1": 1000, "2": 1000}, "genome 'g'")
+    with pytest.raises(ValueError, match=r"'chr' \+ regions.chrom"):
+        intervals.check_chroms(REGIONS.assign(chrom=REGIONS.chrom.str[3:]), {"chr1": 1000, "chr2": 1000}, "genome 'g'")
+    with pytest.raises(ValueError, match=r"1 of 4 regions lie past the end .* chr1:400-600 where it ends at 450"):
+        intervals.check_chroms(REGIONS, {"chr1": 450, "chr2": 1000}, "genome 'g'")

@@ -1,0 +1,76 @@
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from nbgenomics import datasets, genome, models, training
+
+
+def planted(n=3000, width=100, seed=0):
+    """Random sequences; positives hold TGACTCA on either strand."""
+    rng = np.random.default_rng(seed)
+    codes, bound = rng.integers(0, 4, (n, width)).astype(np.uint8), rng.random(n) < 0.4
+    motif = genome.encode("TGACTCA")
+    for row in np.flatnonzero(bound):
+        at = rng.integers(5, width - 12)
+        codes[row, at : at + 7] = motif if rng.random() < 0.5 else genome.reverse_complement(motif)
+    regions = pd.DataFrame({"chrom": "chr1", "start": np.arange(n) * 1000, "end": np.arange(n) * 1000 + width})
+    return datasets.WindowDataset({"sequence": codes}, pd.DataFrame({"bound": bound}), regions)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    data = planted()
+    train, valid, test = data.split(np.repeat(["train", "valid", "test"], [2000, 500, 500]))
+    keras.utils.set_random_seed(0)
+    model, seen = models.jund_sequence(100), []
+    history = training.fit(model, train.augment(datasets.random_flip), valid, epochs=6, batch_size=16, learning_rate=3e-3, on_epoch=seen.append)
+    return model, history, valid, test, seen
+
+
+def test_learns_a_planted_motif(fitted):
+    model, _, _, test, _ = fitted
+    predicted = training.predict(model, test)
+    assert predicted.shape == (500, 1) and predicted.dtype == np.float32
+    truth = test.targets.bound.to_numpy() == 1
+    assert predicted[truth].mean() > predicted[~truth].mean() + 0.3
+
+
+def test_history_is_tidy_and_the_best_epoch_is_kept(fitted):
+    model, history, valid, _, seen = fitted
+    assert history.columns.tolist() == ["epoch", "split", "metric", "value"] and history.epoch.min() == 1
+    assert len(seen) == history.epoch.max() and seen[-1].equals(history)
+    losses = history.query("split == 'valid' and metric == 'loss'").value
+    predicted = training.predict(model, valid)
+    truth = valid.targets.to_numpy()
+    loss = -np.mean(np.log(np.where(truth == 1, predicted, 1 - predicted)))
+    assert loss == pytest.approx(losses.min(), rel=1e-4)
+
+
+def test_prediction_does_not_depend_on_the_batch_size(fitted):
+    model, _, _, test, _ = fitted
+    np.testing.assert_allclose(training.predict(model, test, batch_size=7), training.predict(model, test), atol=1e-6)
+
+
+def test_both_strands_is_the_mean_of_the_two(fitted):
+    model, _, _, test, _ = fitted
+    other = datasets.WindowDataset({"sequence": genome.reverse_complement(test[:][0]["sequence"])}, test.targets, test.regions)
+    expected = (training.predict(model, test) + training.predict(model, other)) / 2
+    np.testing.assert_allclose(training.predict(model, test, both_strands=True), expected, atol=1e-6)
+
+
+def test_one_class_or_nothing_to_learn_from_is_said():
+    data = planted(60)
+    negatives = data.take(data.targets.bound.to_numpy() == 0)
+    with pytest.raises(ValueError, match="no positives in the validation split"):
+        training.fit(models.jund_sequence(100), data, negatives)
+    with pytest.raises(ValueError, match="the training split is empty"):
+        training.fit(models.jund_sequence(100), data.take(slice(0, 0)), data)
+
+
+def test_a_loss_that_is_no_number_stops_the_training():
+    data = planted(100)
+    coverage = np.full((100, 22, 4), np.nan, np.float32)
+    broken = datasets.WindowDataset({"dnase": coverage}, data.targets, data.regions)
+    with pytest.raises(ValueError, match="training loss is nan in epoch 1"):
+        training.fit(models.jund_dnase(), broken, broken, epochs=1)
