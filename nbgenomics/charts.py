@@ -1,8 +1,9 @@
 """Tidy DataFrames to Altair charts.
 
-A chart draws what it is given: the numbers are made in ``evaluation``, ``interpret`` and ``motifs``, and no function here knows a model. Importing this
-module calls :func:`enable`, which makes charts visible wherever a notebook is read: live in JupyterLab without a network, and as a PNG in outputs nobody
-trusted yet, on GitHub and in exported HTML. A chart holds its data, so every function refuses more than 5,000 rows; aggregate or thin before drawing.
+A chart draws what it is given: the numbers are made in ``evaluation``, ``interpret`` and ``motifs``, and no function here knows a model. Importing
+this module calls :func:`enable`, which makes charts visible wherever a notebook is read: live in JupyterLab without a network, and as a PNG in
+outputs nobody trusted yet, on GitHub and in exported HTML. A chart holds its data, so every function refuses more than 5,000 rows: aggregate or thin
+first. Charts can be put together with ``a | b`` and ``a & b``; each keeps its own colours and legend.
 """
 
 import functools
@@ -12,11 +13,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from nbgenomics.motifs import to_heights
+
 MAX_ROWS = 5_000
 WIDTH = 620
 BASES = {"A": "#109648", "C": "#255C99", "G": "#F7B32B", "T": "#D62839"}  # the colours of WebLogo and of most papers
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]  # Okabe & Ito, safe for colour-blind readers
-SPLITS = {"train": "#0072B2", "valid": "#E69F00", "test": "#D55E00", "": "#BBBBBB"}
+SPLITS = {"train": "#0072B2", "valid": "#E69F00", "test": "#D55E00", "unused": "#BBBBBB"}
 GREY = "#666666"
 
 
@@ -36,7 +39,15 @@ def enable(scale=2):
 
 
 def _theme():
-    axis = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#EEEEEE", "labelLimit": 260, "titleLimit": 600}
+    axis = {
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "gridColor": "#EEEEEE",
+        "labelLimit": 260,
+        "titleLimit": 600,
+        "labelFlush": False,
+    }
     axis |= {"domainColor": "#888888", "tickColor": "#888888"}
     legend = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 360, "titleLimit": 360}
     header = {"labelFontSize": 12, "labelFontWeight": "bold", "titleFontSize": 12, "labelLimit": 400}
@@ -62,20 +73,18 @@ def _checked(frame, columns, name):
         raise TypeError(f"charts.{name} draws a DataFrame with columns {', '.join(columns)}; it was given {type(frame).__name__}")
     missing = [column for column in columns if column not in frame.columns]
     if missing:
-        raise ValueError(f"charts.{name} needs the columns {', '.join(columns)}; missing: {', '.join(missing)}; there are: {', '.join(map(str, frame.columns))}")
+        raise ValueError(
+            f"charts.{name} needs the columns {', '.join(columns)}; missing: {', '.join(missing)}; there are: {', '.join(map(str, frame.columns))}"
+        )
     if frame.empty:
         raise ValueError(f"charts.{name} was given a frame without rows: there is nothing to draw")
     if len(frame) > MAX_ROWS:
         step = -(-len(frame) // MAX_ROWS)
         raise ValueError(
-            f"charts.{name} was given {len(frame):,} rows; a chart holds its data, so at most {MAX_ROWS:,}: aggregate them first (bins, means, counts) "
+            f"charts.{name} was given {len(frame):,} rows; a chart holds its data, so at most {MAX_ROWS:,}: aggregate first (bins, means, counts) "
             f"or thin them, e.g. frame.iloc[::{step}]"
         )
     return frame
-
-
-def _several(frame, column):
-    return column in frame.columns and frame[column].nunique() > 1
 
 
 def _has(frame, column):
@@ -87,14 +96,19 @@ def _wrap(charts, columns, spacing=24):
     return rows[0] if len(rows) == 1 else alt.vconcat(*rows, spacing=spacing)
 
 
+def _standalone(chart):
+    """The chart in a frame of its own, so that ``a | b`` and ``a & b`` do not merge the colours and legends of two charts."""
+    return alt.hconcat(chart).resolve_scale(color="independent", shape="independent", opacity="independent")
+
+
 def _unique(values):
     return list(dict.fromkeys(values))  # in order of appearance: row order is meaning
 
 
-# Training and evaluation --------------------------------------------------------------------------------------------------------------------------------
+# Training and evaluation ----------------------------------------------------------------------------------------------
 
 
-def training_curves(history, best=None, monitor="loss", width=260, height=200):
+def training_curves(history, best=None, monitor="loss", width=240, height=220):
     """Training and validation metrics by epoch, one panel a metric, the best epoch marked.
 
     Parameters
@@ -132,12 +146,14 @@ def training_curves(history, best=None, monitor="loss", width=260, height=200):
             mark = alt.Chart(pd.DataFrame({"epoch": [best], "label": [f"best: {best}"]})).encode(x="epoch:Q")
             left = best > (1 + last) / 2  # the label goes where there is room
             layers.append(mark.mark_rule(strokeDash=[4, 3], color=GREY))
-            layers.append(mark.mark_text(align="right" if left else "left", dx=-4 if left else 4, y=-2, baseline="bottom", color=GREY).encode(text="label:N"))
+            layers.append(
+                mark.mark_text(align="right" if left else "left", dx=-4 if left else 4, y=-2, baseline="bottom", color=GREY).encode(text="label:N")
+            )
         panels.append(alt.layer(*layers).properties(width=width, height=height))
-    return _wrap(panels, columns=3)
+    return _standalone(_wrap(panels, columns=3))
 
 
-def precision_recall(curve, prevalence=None, by=None, width=300, height=260):
+def precision_recall(curve, prevalence=None, by=None, width=260, height=220):
     """Precision against recall, one line a model or target; dashed, the precision of a classifier that guesses.
 
     Parameters
@@ -155,23 +171,26 @@ def precision_recall(curve, prevalence=None, by=None, width=300, height=260):
     """
     _checked(curve, ["recall", "precision"], "precision_recall")
     by = by or ("model" if "model" in curve.columns else "target")
-    lines = _curve(curve, "recall", "precision", by, "recall", "precision")
-    if prevalence is None:
-        return lines.properties(width=width, height=height)
-    several = isinstance(prevalence, dict)
-    guess = pd.DataFrame([{by: name, "prevalence": value} for name, value in prevalence.items()] if several else [{"prevalence": float(prevalence)}])
-    tooltip = [*([f"{by}:N"] if several else []), alt.Tooltip("prevalence:Q", format=".4f")]
-    base = alt.Chart(guess).encode(y="prevalence:Q", tooltip=tooltip)
-    if several:
-        rule = base.mark_rule(strokeDash=[4, 3]).encode(color=_line_color(curve, by))
-        return alt.layer(lines, rule).properties(width=width, height=height)
-    guess["label"] = [f"prevalence {prevalence:.3g}"]
-    # Right at the top or the bottom a label would leave the panel: put it on the inner side of its line.
-    text = base.mark_text(align="left", baseline="top" if prevalence > 0.9 else "bottom", x=4, dy=3 if prevalence > 0.9 else -3, color=GREY).encode(text="label:N")
-    return alt.layer(lines, base.mark_rule(strokeDash=[4, 3], color=GREY), text).properties(width=width, height=height)
+    layers = [_curve(curve, "recall", "precision", by, "recall", "precision")]
+    if prevalence is not None:
+        several = isinstance(prevalence, dict)
+        guess = (
+            pd.DataFrame({by: list(prevalence), "prevalence": list(prevalence.values())})
+            if several
+            else pd.DataFrame({"prevalence": [float(prevalence)]})
+        )
+        highest = float(guess["prevalence"].max())
+        tooltip = [*([f"{by}:N"] if several else []), alt.Tooltip("prevalence:Q", format=".4f")]
+        rule = alt.Chart(guess).mark_rule(strokeDash=[4, 3]).encode(y="prevalence:Q", tooltip=tooltip)
+        layers.append(rule.encode(color=_line_color(curve, by) if several else alt.value(GREY)))
+        label = pd.DataFrame({"prevalence": [highest], "label": ["prevalence" if several else f"prevalence {highest:.3g}"]})
+        below = highest > 0.9  # above its line the label would leave the panel
+        text = alt.Chart(label).mark_text(align="left", baseline="top" if below else "bottom", x=4, dy=3 if below else -3, color=GREY)
+        layers.append(text.encode(y="prevalence:Q", text="label:N"))
+    return _standalone(alt.layer(*layers).properties(width=width, height=height))
 
 
-def roc(curve, by=None, width=300, height=260):
+def roc(curve, by=None, width=260, height=220):
     """True against false positive rate, one line a model or target; dashed, a classifier that guesses.
 
     Parameters
@@ -187,8 +206,11 @@ def roc(curve, by=None, width=300, height=260):
     """
     _checked(curve, ["fpr", "tpr"], "roc")
     by = by or ("model" if "model" in curve.columns else "target")
-    chance = alt.Chart(pd.DataFrame({"fpr": [0, 1], "tpr": [0, 1]})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1).encode(x="fpr:Q", y="tpr:Q")
-    return alt.layer(chance, _curve(curve, "fpr", "tpr", by, "false positive rate", "true positive rate")).properties(width=width, height=height)
+    chance = (
+        alt.Chart(pd.DataFrame({"fpr": [0, 1], "tpr": [0, 1]})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1).encode(x="fpr:Q", y="tpr:Q")
+    )
+    lines = _curve(curve, "fpr", "tpr", by, "false positive rate", "true positive rate")
+    return _standalone(alt.layer(chance, lines).properties(width=width, height=height))
 
 
 def _line_color(curve, by):
@@ -203,12 +225,22 @@ def _curve(curve, x, y, by, x_title, y_title):
     tooltip += [alt.Tooltip("threshold:Q", format=".4f")] if "threshold" in curve.columns else []
     # Rows already run along the curve; sorting by x would zigzag where many thresholds share one recall.
     rows = curve.assign(step=np.arange(len(curve)))
-    chart = alt.Chart(rows).mark_line(clip=True).encode(x=alt.X(f"{x}:Q", title=x_title, scale=unit), y=alt.Y(f"{y}:Q", title=y_title, scale=unit), order="step:Q", tooltip=tooltip)
+    chart = (
+        alt.Chart(rows)
+        .mark_line(clip=True)
+        .encode(x=alt.X(f"{x}:Q", title=x_title, scale=unit), y=alt.Y(f"{y}:Q", title=y_title, scale=unit), order="step:Q", tooltip=tooltip)
+    )
     return chart.encode(color=_line_color(curve, by)) if by in curve.columns else chart
 
 
-# A vertical tick for the baseline and a hollow diamond for the paper, so that neither is taken for a measurement.
-_SHAPES = {"measured": "circle", "baseline": "M0,-1.3L0,1.3", "paper": "diamond"}
+# All filled, so that one legend can show them: a bar for the mean, a tick for the baseline and, for what a paper reports, a diamond with a hole.
+_SYMBOLS = {
+    "measured": ("circle", COLORS[0]),
+    "mean": ("M-.16,-1.3L.16,-1.3L.16,1.3L-.16,1.3Z", "#000000"),
+    "baseline": ("M-.1,-1L.1,-1L.1,1L-.1,1Z", "#888888"),
+    "paper": ("M0,-1L1,0L0,1L-1,0ZM0,-.6L-.6,0L0,.6L.6,0Z", COLORS[1]),
+}
+_SIZES = {"measured": 70, "mean": 260, "baseline": 260, "paper": 130}
 
 
 def scores(frame, by="target", color=None, title=None, width=420):
@@ -234,8 +266,8 @@ def scores(frame, by="target", color=None, title=None, width=420):
     Examples
     --------
     >>> frame = pd.DataFrame({"target": ["JunD"], "metric": ["auprc"], "value": [0.5], "low": [0.4], "high": [0.6], "baseline": [0.02]})
-    >>> scores(frame).to_dict()["height"]
-    48
+    >>> len(scores(frame).hconcat)
+    1
     """
     _checked(frame, [by, "value"], "scores")
     return _per_metric(frame, title, width, lambda part, axis_title, panel: _forest(part, by, color, axis_title, panel))
@@ -262,61 +294,97 @@ def seeds(frame, by="configuration", title=None, width=420):
 
 
 def _per_metric(frame, title, width, draw):
-    metrics = _unique(frame["metric"]) if "metric" in frame.columns else [None]
-    panels = [draw(frame if metric is None else frame[frame["metric"] == metric], title or metric or "score", width if len(metrics) == 1 else width * 2 // 3) for metric in metrics]
-    return panels[0] if len(panels) == 1 else _wrap(panels, columns=2)
+    parts = [(None, frame)] if "metric" not in frame.columns else [(metric, frame[frame["metric"] == metric]) for metric in _unique(frame["metric"])]
+    width = width if len(parts) == 1 else width * 2 // 3
+    panels = [draw(part, title or metric or "score", width) for metric, part in parts]
+    # A legend for each panel: they do not all have a paper's number.
+    return _standalone(_wrap(panels, columns=2).resolve_scale(color="independent", shape="independent"))
 
 
 def _forest(frame, by, color, title, width, repeats=None):
     names = _unique(frame[by])
     drawn = [column for column in ("value", "low", "high", "baseline", "paper") if _has(frame, column)]
-    kinds = ["measured", *(kind for kind in ("baseline", "paper") if kind in drawn)]
-    scale = alt.Scale(domain=kinds, range=[_SHAPES[kind] for kind in kinds])
-    labels = f"datum.label == 'measured' ? '{'one seed' if repeats else 'value and interval'}' : datum.label == 'paper' ? 'paper, as reported' : datum.label"
-    legend = alt.Legend(orient="bottom", symbolStrokeColor=GREY, symbolFillColor="transparent", labelExpr=labels, direction="horizontal", columns=3) if len(kinds) > 1 else None
-    shape = alt.Shape("symbol:N", scale=scale, legend=legend, title=None)
-    tooltip = [f"{by}:N", *([f"{repeats}:N"] if repeats else []), *(alt.Tooltip(f"{column}:Q", format=".3f") for column in drawn)]
-    tooltip += [f"{column}:N" for column in ("n", "positives") if column in frame.columns]
+    kinds = ["measured", *(["mean"] if repeats else []), *(kind for kind in ("baseline", "paper") if kind in drawn)]
+    shapes, colors = zip(*(_SYMBOLS[kind] for kind in kinds), strict=True)
+    words = {
+        "measured": "one seed" if repeats else "value, 95 % interval",
+        "mean": "mean of seeds",
+        "baseline": "baseline",
+        "paper": "paper, as reported",
+    }
+    legend = None
+    if len(kinds) > 1:
+        legend = alt.Legend(
+            orient="bottom",
+            labelExpr=f"{words}[datum.label]",
+            symbolSize=110,
+            symbolOpacity=1,
+            **({} if color is None else {"symbolFillColor": GREY}),
+        )
+    shape = alt.Shape("symbol:N", title=None, scale=alt.Scale(domain=kinds, range=list(shapes)), legend=legend)
+    hue = alt.Color("symbol:N", title=None, scale=alt.Scale(domain=kinds, range=list(colors)), legend=legend)
+    measured = hue if color is None else alt.Color(f"{color}:N", title=None, sort=_unique(frame[color]), legend=alt.Legend(orient="bottom"))
     y = alt.Y(f"{by}:N", title=None, sort=names, axis=alt.Axis(grid=True, ticks=False, domain=False))
-    base = alt.Chart(frame.assign(symbol="measured")).encode(y=y, tooltip=tooltip)
-    x = alt.X("value:Q", title=title, scale=alt.Scale(zero="baseline" in drawn))
-    hue = alt.value(COLORS[0]) if color is None else alt.Color(f"{color}:N", title=None, sort=_unique(frame[color]), legend=alt.Legend(orient="bottom"))
-    offset = {"yOffset": alt.YOffset(f"{repeats}:O", scale=alt.Scale(paddingOuter=0.8))} if repeats else {}
+    offset = {"yOffset": alt.YOffset(f"{repeats}:O", scale=alt.Scale(paddingOuter=1))} if repeats else {}
+    tooltip = [f"{by}:N", *([f"{repeats}:N"] if repeats else []), *(alt.Tooltip(f"{column}:Q", format=".3f") for column in drawn)]
+    tooltip += [alt.Tooltip(f"{column}:Q", format=",") for column in ("n", "positives") if column in frame.columns]
+
+    def points(rows, column, kind, **encoding):
+        x = alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero="baseline" in drawn))
+        color = encoding.pop("color", hue if measured is hue else alt.value(_SYMBOLS[kind][1]))
+        mark = alt.Chart(rows.assign(symbol=kind)).mark_point(filled=True, opacity=1, size=28 if repeats and kind == "measured" else _SIZES[kind])
+        return mark.encode(x=x, y=y, shape=shape, color=color, **encoding)
+
     layers = []
     if {"low", "high"} <= set(drawn):
-        layers.append(base.mark_rule(strokeWidth=1 if repeats else 2, opacity=0.45 if repeats else 1).encode(x=alt.X("low:Q", title=title), x2="high:Q", color=hue, **offset))
-    layers.append(base.mark_point(filled=True, size=26 if repeats else 70, opacity=0.9).encode(x=x, color=hue, shape=shape, **offset))
-    if repeats:
-        mean = frame.groupby(by, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
-        spread = alt.Chart(mean).encode(y=y, tooltip=[f"{by}:N", *(alt.Tooltip(f"{column}:Q", format=".3f") for column in ("mean", "min", "max")), alt.Tooltip("count:Q", title="seeds")])
-        layers.append(spread.mark_tick(thickness=3, size=24, color="black").encode(x=alt.X("mean:Q", title=title)))
-        layers.append(spread.mark_text(align="left", dx=7, dy=-13, fontSize=10, color="#333333").encode(x="mean:Q", text=alt.Text("mean:Q", format=".3f")))
-    fixed = {"baseline": {"size": 130, "strokeWidth": 2, "color": GREY}, "paper": {"size": 110, "strokeWidth": 1.8, "color": "#D55E00"}}
-    for kind in kinds[1:]:  # one symbol a configuration, however many repeats
-        once = frame.dropna(subset=[kind]).drop_duplicates([by, kind]).assign(symbol=kind)
-        layers.append(alt.Chart(once).mark_point(filled=False, opacity=1, **fixed[kind]).encode(x=alt.X(f"{kind}:Q", title=title), y=y, shape=shape, tooltip=tooltip))
-    step = 44 if repeats else 28
-    return alt.layer(*layers).properties(width=width, height=step * len(names) + 20)
+        interval = alt.Chart(frame.assign(symbol="measured")).mark_rule(strokeWidth=1 if repeats else 2, opacity=0.5 if repeats else 1)
+        layers.append(interval.encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=measured, tooltip=tooltip, **offset))
+    for kind in kinds[::-1]:  # what was measured lies on top
+        if kind == "measured":
+            layers.append(points(frame, "value", kind, color=measured, tooltip=tooltip, **offset))
+        elif kind == "mean":
+            mean = frame.groupby(by, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
+            spread = [
+                f"{by}:N",
+                *(alt.Tooltip(f"{column}:Q", format=".3f") for column in ("mean", "min", "max")),
+                alt.Tooltip("count:Q", title="seeds"),
+            ]
+            layers.append(points(mean, "mean", kind, tooltip=spread))
+            text = alt.Chart(mean).mark_text(dy=-19, fontSize=10, color="#333333")
+            layers.append(text.encode(x="mean:Q", y=y, text=alt.Text("mean:Q", format=".3f")))
+        else:  # one symbol a configuration, however many repeats
+            layers.append(points(frame.dropna(subset=[kind]).drop_duplicates([by, kind]), kind, kind, tooltip=tooltip))
+    return alt.layer(*layers).properties(width=width, height=(50 if repeats else 28) * len(names) + 20)
 
 
-def calibration(frame, by="target", width=300, height=260):
-    """Observed frequency against predicted probability; on the diagonal a prediction means what it says.
+def calibration(frame, width=260, height=220):
+    """Observed frequency against predicted probability; on the dashed diagonal a prediction means what it says.
 
     Parameters
     ----------
     frame : DataFrame
-        One row a bin: ``predicted`` (mean prediction), ``observed`` (fraction of positives), optionally ``n`` and the column ``by``.
+        One row a bin: ``predicted`` (mean prediction), ``observed`` (fraction of positives), optionally ``target``, ``low``, ``high``, ``n``.
 
     Returns
     -------
     alt.Chart
     """
     _checked(frame, ["predicted", "observed"], "calibration")
-    ideal = alt.Chart(pd.DataFrame({"predicted": [0, 1], "observed": [0, 1]})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1).encode(x="predicted:Q", y="observed:Q")
-    return alt.layer(ideal, _curve(frame, "predicted", "observed", by, "predicted probability", "observed frequency")).properties(width=width, height=height)
+    columns = [column for column in ("predicted", "observed", "low", "high") if column in frame.columns]
+    end = float(frame[["predicted", *columns[1:]]].max().max())
+    axis = {"scale": alt.Scale(domain=[0, end]), "axis": alt.Axis(tickCount=5)}
+    ideal = alt.Chart(pd.DataFrame({"predicted": [0, end], "observed": [0, end]})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1)
+    tooltip = [*(alt.Tooltip(f"{column}:Q", format=".4f") for column in columns), *([alt.Tooltip("n:Q", format=",")] if "n" in frame.columns else [])]
+    base = alt.Chart(frame).encode(x=alt.X("predicted:Q", title="predicted probability", **axis), tooltip=tooltip)
+    base = base.encode(color=_line_color(frame, "target")) if "target" in frame.columns else base
+    y = alt.Y("observed:Q", title="observed frequency", **axis)
+    layers = [ideal.encode(x="predicted:Q", y="observed:Q"), base.mark_line(point=True).encode(y=y)]
+    if {"low", "high"} <= set(columns):
+        layers.append(base.mark_rule().encode(y=alt.Y("low:Q", title="observed frequency"), y2="high:Q"))
+    return _standalone(alt.layer(*layers).properties(width=width, height=height))
 
 
-# Sequence -----------------------------------------------------------------------------------------------------------------------------------------------
+# Sequence -------------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -340,7 +408,9 @@ def _stacked(heights):
     letters = heights[(heights["height"] != 0) & heights["height"].notna()]
     letters = letters.assign(up=letters["height"] > 0, size=letters["height"].abs()).sort_values(["position", "up", "size"], kind="stable")
     top = letters.groupby(["position", "up"])["height"].cumsum()
-    return pd.DataFrame({"position": letters["position"], "base": letters["base"], "height": letters["height"], "y0": top - letters["height"], "y1": top}).reset_index(drop=True)
+    return pd.DataFrame(
+        {"position": letters["position"], "base": letters["base"], "height": letters["height"], "y0": top - letters["height"], "y1": top}
+    ).reset_index(drop=True)
 
 
 def _letters(heights, x, y):
@@ -367,7 +437,9 @@ def _heights_checked(heights, name):
     _checked(heights, ["position", "base", "height"], name)
     strange = sorted(set(heights["base"]) - set(BASES))
     if strange:
-        raise ValueError(f"charts.{name} draws the bases A, C, G and T in capitals; column 'base' also has {', '.join(map(repr, strange[:5]))}: drop those rows")
+        raise ValueError(
+            f"charts.{name} draws the bases A, C, G and T in capitals; column 'base' also has {', '.join(map(repr, strange[:5]))}: drop those rows"
+        )
     if not (heights["height"].abs() > 0).any():
         raise ValueError(f"charts.{name}: every height is zero or missing, so there is no letter to draw")
     return heights
@@ -403,7 +475,7 @@ def logo(heights, title=None, label="information (bits)", chrom=None, width=None
     zoom = alt.selection_interval(bind="scales", encodings=["x"])
     y = alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4))
     zero = alt.Chart(pd.DataFrame({"y": [0]})).mark_rule(color="#AAAAAA", strokeWidth=1).encode(y="y:Q")
-    return alt.layer(zero, _letters(heights, x, y).add_params(zoom)).properties(width=width, height=height, title=title or "")
+    return _standalone(alt.layer(zero, _letters(heights, x, y).add_params(zoom)).properties(width=width, height=height, title=title or ""))
 
 
 def _bp_axis(span, width):
@@ -434,14 +506,20 @@ def attribution_track(heights, focus=None, marks=None, title=None, label="attrib
         return logo(heights, title=title, label=label, chrom=chrom, width=width, height=height)
     focus = focus or _strongest(heights, start, end, width=50)
     if not start <= focus[0] < focus[1] <= end:
-        raise ValueError(f"charts.attribution_track: focus {focus[0]}-{focus[1]} must lie inside the positions {start}-{end} of heights (0-based, half-open)")
+        raise ValueError(
+            f"charts.attribution_track: focus {focus[0]}-{focus[1]} must lie inside the positions {start}-{end} of heights (0-based, half-open)"
+        )
     whole = alt.Scale(domain=[start, end], nice=False, zero=False)
     brush = alt.selection_interval(encodings=["x"], value={"x": list(focus)}, mark=alt.BrushConfig(fill="#0072B2", fillOpacity=0.1, stroke="#0072B2"))
     total = heights.groupby("position", as_index=False)["height"].sum().assign(end=lambda frame: frame["position"] + 1)
     sign = alt.condition("datum.height > 0", alt.value("#333333"), alt.value("#B07AA1"))
     tooltip = ["position:Q", alt.Tooltip("height:Q", format=".4f")]
     x = alt.X("position:Q", title=None, scale=whole, axis=_bp_axis(end - start, width))
-    bars = alt.Chart(total).mark_rect().encode(x=x, x2="end:Q", y=alt.Y("height:Q", title=label, axis=alt.Axis(tickCount=3)), y2=alt.datum(0), color=sign, tooltip=tooltip)
+    bars = (
+        alt.Chart(total)
+        .mark_rect()
+        .encode(x=x, x2="end:Q", y=alt.Y("height:Q", title=label, axis=alt.Axis(tickCount=3)), y2=alt.datum(0), color=sign, tooltip=tooltip)
+    )
     rows = [bars.add_params(brush).properties(width=width, height=height * 2 // 3, title=title or "")]
     if marks is not None:
         rows.append(_marks(marks, whole, start, end, width))
@@ -449,16 +527,17 @@ def attribution_track(heights, focus=None, marks=None, title=None, label="attrib
     zero = alt.Chart(pd.DataFrame({"y": [0]})).mark_rule(color="#AAAAAA", strokeWidth=1).encode(y="y:Q")
     letters = _letters(heights, near, alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4)))
     rows.append(alt.layer(zero, letters).properties(width=width, height=height))
-    return alt.vconcat(*rows, spacing=8)
+    return _standalone(alt.vconcat(*rows, spacing=8))
 
 
 def _strongest(heights, start, end, width):
+    """The interval of ``width`` bp with the largest absolute attribution, its centre of mass in the middle."""
     total = heights.groupby("position")["height"].sum().abs().reindex(range(start, end), fill_value=0).to_numpy()
     width = min(width, len(total))
-    sums = np.convolve(total, np.ones(width), mode="valid")
-    # Many windows hold the same peak; the middle one of the best shows it with context on both sides.
-    best = np.flatnonzero(sums >= sums.max() * 0.98)
-    first = start + int(best[len(best) // 2])
+    best = int(np.convolve(total, np.ones(width), mode="valid").argmax())
+    weights = total[best : best + width] ** 2
+    centre = best + (weights @ np.arange(width)) / weights.sum()
+    first = start + int(np.clip(round(centre - width / 2), 0, len(total) - width))
     return first, first + width
 
 
@@ -480,10 +559,10 @@ def motif_match(query, target, offset=0, strand="+", names=("query", "target"), 
 
     Parameters
     ----------
-    query, target : ndarray (length, 4)
-        Position weight matrices in the order A, C, G, T, rows summing to 1.
+    query, target : Motif or ndarray (length, 4)
+        PWMs in the order A, C, G, T, rows summing to 1.
     offset : int
-        Column of the target (once reverse-complemented, where ``strand`` is "-") below the query's first column; negative where the query starts first.
+        Column of the target (once reverse-complemented, where ``strand`` is "-") below the query's first; negative where the query starts first.
     strand : str
         "+" or "-": "-" draws the target's reverse complement.
     names : tuple of str
@@ -497,8 +576,8 @@ def motif_match(query, target, offset=0, strand="+", names=("query", "target"), 
     if strand not in ("+", "-"):
         raise ValueError(f"charts.motif_match: strand must be '+' or '-', not {strand!r}")
     query, target = _pwm(query, "query"), _pwm(target, "target")
-    first = _information(query)
-    second = _information(target if strand == "+" else target[::-1, ::-1]).assign(position=lambda frame: frame["position"] - offset)
+    first = to_heights(query)
+    second = to_heights(target if strand == "+" else target[::-1, ::-1]).assign(position=lambda frame: frame["position"] - offset)
     span = min(0, -offset), max(len(query), len(target) - offset)
     width = width or int(np.clip(32 * (span[1] - span[0]), 200, WIDTH))
     titles = names[0], names[1] + (" (reverse complement)" if strand == "-" else "")
@@ -509,22 +588,17 @@ def motif_match(query, target, offset=0, strand="+", names=("query", "target"), 
         x = alt.X("x:Q", title="position in the query (bp)" if last else None, scale=alt.Scale(domain=list(span), nice=False, zero=False), axis=axis)
         y = alt.Y("y:Q", title="bits", scale=alt.Scale(domain=[0, 2]), axis=alt.Axis(values=[0, 1, 2], format="d"))
         rows.append(_letters(heights, x, y).properties(width=width, height=height, title=alt.Title(title, fontSize=12, offset=2)))
-    return alt.vconcat(*rows, spacing=6)
+    return _standalone(alt.vconcat(*rows, spacing=6))
 
 
-def _pwm(matrix, name):
-    matrix = np.asarray(matrix, dtype=float)
+def _pwm(motif, name):
+    matrix = np.asarray(getattr(motif, "pwm", motif), dtype=float)
     if matrix.ndim != 2 or matrix.shape[1] != 4 or not np.allclose(matrix.sum(axis=1), 1, atol=0.02):
         raise ValueError(f"charts.motif_match: {name} must be a (length, 4) matrix whose rows (A, C, G, T) sum to 1; its shape is {matrix.shape}")
     return matrix
 
 
-def _information(pwm):
-    bits = 2 + (pwm * np.log2(pwm, where=pwm > 0, out=np.zeros_like(pwm))).sum(axis=1)
-    return pd.DataFrame({"position": np.repeat(np.arange(len(pwm)), 4), "base": list(BASES) * len(pwm), "height": (bits[:, None] * pwm).ravel()})
-
-
-# Data ---------------------------------------------------------------------------------------------------------------------------------------------------
+# Data -----------------------------------------------------------------------------------------------------------------
 
 
 def coverage_profile(frame, by="label", label="mean signal", width=260, height=170):
@@ -553,12 +627,12 @@ def coverage_profile(frame, by="label", label="mean signal", width=260, height=1
         )
         if by in frame.columns:
             names = _unique(frame[by])
-            base = base.encode(color=alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=alt.Legend(orient="top")))
+            legend = alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1)
+            base = base.encode(color=alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=legend))
         layers = [base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q")] if {"low", "high"} <= set(frame.columns) else []
         layers.append(base.mark_line().encode(y=alt.Y("value:Q", title=label)))
         panels.append(alt.layer(*layers).properties(width=width, height=height, title="" if track is None else str(track)))
-    chart = _wrap(panels, columns=2)
-    return chart if len(panels) == 1 else chart.resolve_scale(color="shared")
+    return _standalone(_wrap(panels, columns=2))
 
 
 def heatmap(frame, x, y, value="value", title=None, label=None, format=".3f", width=None, height=None):
@@ -591,10 +665,12 @@ def heatmap(frame, x, y, value="value", title=None, label=None, format=".3f", wi
     cells = base.mark_rect().encode(color=alt.Color(f"{value}:Q", scale=scale, title=label or value))
     if len(frame) <= 150:
         dark = f"abs(datum['{value}']) > {0.65 * edge}" if signed else f"datum['{value}'] > {low + 0.55 * (high - low)}"
-        numbers = base.mark_text(fontSize=10).encode(text=alt.Text(f"{value}:Q", format=format), color=alt.condition(dark, alt.value("white"), alt.value("black")))
+        numbers = base.mark_text(fontSize=10).encode(
+            text=alt.Text(f"{value}:Q", format=format), color=alt.condition(dark, alt.value("white"), alt.value("black"))
+        )
         cells = alt.layer(cells, numbers)
     wide = min(WIDTH, 56 * len(columns)) if len(frame) <= 150 else min(WIDTH, max(200, 14 * len(columns)))
-    return cells.properties(width=width or wide, height=height or min(600, max(60, 24 * len(rows))), title=title or "")
+    return _standalone(cells.properties(width=width or wide, height=height or min(600, max(60, 24 * len(rows))), title=title or ""))
 
 
 def split_overview(regions, width=360):
@@ -611,27 +687,37 @@ def split_overview(regions, width=360):
     """
     _checked(regions.head(1) if isinstance(regions, pd.DataFrame) else regions, ["chrom", "start", "end", "split"], "split_overview")
     block = max(1, int(regions["end"].max()) // 150)
-    table = pd.DataFrame({"chrom": regions["chrom"].astype(str), "split": regions["split"].astype(str).replace("", "unused"), "start": regions["start"] // block * block})
-    chroms, present = _unique(table["chrom"]), _unique(table["split"])
-    names = [name for name in ("train", "valid", "test") if name in present]
-    names += [name for name in present if name not in (*names, "unused")] + (["unused"] if "unused" in present else [])
-    palette = [SPLITS.get("" if name == "unused" else name, COLORS[3]) for name in names]
+    split = regions["split"].astype(str).replace("", "unused")
+    table = pd.DataFrame({"chrom": regions["chrom"].astype(str), "split": split, "start": regions["start"] // block * block})
+    chroms, names = _unique(table["chrom"]), _splits(split)
+    palette = [SPLITS.get(name, COLORS[3]) for name in names]
     color = alt.Color("split:N", title=None, scale=alt.Scale(domain=names, range=palette), legend=alt.Legend(orient="top"))
-    y = alt.Y("chrom:N", sort=chroms, title=None, axis=alt.Axis(grid=False, ticks=False))
-    blocks = table.groupby(["chrom", "split", "start"], sort=False).size().rename("windows").reset_index().assign(end=lambda frame: frame["start"] + block)
-    for column in ("start", "end"):
-        blocks[column] = blocks[column] / 1e6
-    where = alt.Chart(_checked(blocks, ["chrom"], "split_overview")).mark_bar().encode(
-        x=alt.X("start:Q", title="position (Mb)", scale=alt.Scale(zero=True)), x2="end:Q", y=y, color=color,
-        opacity=alt.Opacity("windows:Q", scale=alt.Scale(range=[0.35, 1]), legend=None), tooltip=["chrom:N", "split:N", alt.Tooltip("start:Q", title="from (Mb)", format=".2f"), alt.Tooltip("windows:Q", format=",")],
-    )  # fmt: skip
+    blocks = table.groupby(["chrom", "split", "start"], sort=False).size().rename("windows").reset_index()
+    blocks = _checked(blocks.assign(start=blocks["start"] / 1e6, end=(blocks["start"] + block) / 1e6), ["chrom"], "split_overview")
     totals = table.groupby(["chrom", "split"], sort=False).size().rename("windows").reset_index()
-    count = alt.Chart(totals).mark_bar().encode(
-        x=alt.X("windows:Q", title="windows", axis=alt.Axis(tickCount=4, format="~s")), y=alt.Y("chrom:N", sort=chroms, title=None, axis=None), color=color,
-        tooltip=["chrom:N", "split:N", alt.Tooltip("windows:Q", format=",")],
-    )  # fmt: skip
-    height = max(60, 24 * len(chroms))
-    return alt.hconcat(where.properties(width=width, height=height), count.properties(width=WIDTH - width - 80, height=height), spacing=12)
+    tooltip = ["chrom:N", "split:N", alt.Tooltip("windows:Q", format=",")]
+    size = {"height": max(60, 24 * len(chroms))}
+    where = (
+        alt.Chart(blocks)
+        .mark_bar()
+        .encode(
+            x=alt.X("start:Q", title="position (Mb)", scale=alt.Scale(zero=True)),
+            x2="end:Q",
+            y=alt.Y("chrom:N", sort=chroms, title=None, axis=alt.Axis(grid=False, ticks=False)),
+            color=color,
+            opacity=alt.Opacity("windows:Q", scale=alt.Scale(range=[0.35, 1]), legend=None),
+            tooltip=[*tooltip, alt.Tooltip("start:Q", title="from (Mb)", format=".2f")],
+        )
+    )
+    x = alt.X("windows:Q", title="windows", axis=alt.Axis(tickCount=4, format="~s"))
+    count = alt.Chart(totals).mark_bar().encode(x=x, y=alt.Y("chrom:N", sort=chroms, title=None, axis=None), color=color, tooltip=tooltip)
+    return _standalone(alt.hconcat(where.properties(width=width, **size), count.properties(width=WIDTH - width - 80, **size), spacing=12))
+
+
+def _splits(values):
+    """The splits there are, in the order they are used; last what is in none."""
+    order = {"train": 0, "valid": 1, "test": 2, "unused": 4}
+    return sorted(_unique(values), key=lambda name: order.get(name, 3))
 
 
 def label_balance(frame, targets, by="split"):
@@ -650,19 +736,20 @@ def label_balance(frame, targets, by="split"):
     targets = list(targets)
     _checked(frame.head(1) if isinstance(frame, pd.DataFrame) else frame, [by, *targets], "label_balance")
     used = frame[frame[by].astype(str) != ""]
-    names = [name for name in ("train", "valid", "test") if name in set(used[by])]
-    names += [name for name in _unique(used[by]) if name not in names]
-    tables = [used.groupby(by, sort=False)[target].agg(["sum", "size"]).reset_index().assign(target=target) for target in targets]
-    table = pd.concat(tables).rename(columns={"sum": "positives", "size": "windows"})
-    table["fraction"] = table["positives"].astype(float) / table["windows"]
-    table["text"] = [f"{fraction:.2%} ({int(positives):,} of {windows:,})" for fraction, positives, windows in zip(table["fraction"], table["positives"], table["windows"], strict=True)]
-    base = alt.Chart(_checked(table, [by], "label_balance")).encode(
-        x=alt.X("fraction:Q", title="positive windows", axis=alt.Axis(format="~%", tickCount=5), scale=alt.Scale(domain=[0, max(1e-9, table["fraction"].max()) * 1.45], nice=False)),
-        y=alt.Y(f"{by}:N", sort=names, title=None), tooltip=["target:N", f"{by}:N", alt.Tooltip("windows:Q", format=","), alt.Tooltip("positives:Q", format=","), alt.Tooltip("fraction:Q", format=".3%")],
-    )  # fmt: skip
+    tables = [used.groupby(by, sort=False)[target].agg(positives="sum", windows="size").reset_index().assign(target=target) for target in targets]
+    table = _checked(pd.concat(tables), [by], "label_balance")
+    table = table.assign(fraction=table["positives"].astype(float) / table["windows"])
+    table["text"] = [f"{row.fraction:.2%} ({int(row.positives):,} of {row.windows:,})" for row in table.itertuples()]
+    room = alt.Scale(domain=[0, max(1e-9, table["fraction"].max()) * 1.45], nice=False)  # for the numbers beside the bars
+    base = alt.Chart(table).encode(
+        x=alt.X("fraction:Q", title="positive windows", axis=alt.Axis(format="~%", tickCount=5), scale=room),
+        y=alt.Y(f"{by}:N", sort=_splits(table[by]), title=None),
+        tooltip=["target:N", f"{by}:N", alt.Tooltip("windows:Q", format=","), alt.Tooltip("positives:Q", format=",")],
+    )
     bars = base.mark_bar(height={"band": 0.7}, color=COLORS[0])
-    layer = alt.layer(bars, base.mark_text(align="left", dx=4).encode(text="text:N")).properties(width=WIDTH - 120, height=24 * len(names))
-    return layer.properties(title=targets[0]) if len(targets) == 1 else layer.facet(row=alt.Row("target:N", title=None, sort=targets, header=alt.Header(labelAngle=0, labelAlign="left")))
+    layer = alt.layer(bars, base.mark_text(align="left", dx=4).encode(text="text:N")).properties(width=WIDTH - 120, height=24 * table[by].nunique())
+    row = alt.Row("target:N", title=None, sort=targets, header=alt.Header(labelAngle=0, labelAlign="left"))
+    return _standalone(layer.properties(title=targets[0]) if len(targets) == 1 else layer.facet(row=row))
 
 
 def distribution(frame, by="group", panel=None, label="value", log=False, width=260, height=150):
@@ -690,16 +777,22 @@ def distribution(frame, by="group", panel=None, label="value", log=False, width=
     panels = []
     for name in _unique(frame[panel]) if panel else [None]:
         part = frame if name is None else frame[frame[panel] == name]
-        tooltip = [alt.Tooltip("low:Q", title="from", format=".4g"), alt.Tooltip("high:Q", title="to", format=".4g"), alt.Tooltip("count:Q", format=",")]
+        tooltip = [
+            alt.Tooltip("low:Q", title="from", format=".4g"),
+            alt.Tooltip("high:Q", title="to", format=".4g"),
+            alt.Tooltip("count:Q", format=","),
+        ]
         x = alt.X("low:Q", title=label, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(tickCount=5))
         y = alt.Y("drawn:Q", title="log10(count + 1)" if log else "count", axis=alt.Axis(tickCount=4, format="~g" if log else "~s"), stack=None)
         base = alt.Chart(part).mark_rect(opacity=0.55).encode(x=x, x2="high:Q", y=y, y2=alt.datum(0), tooltip=tooltip)
         if by in frame.columns:
             names = _unique(frame[by])
             legend = alt.Legend(orient="top", columns=2) if len(names) > 1 else None
-            base = base.encode(color=alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=legend), tooltip=[f"{by}:N", *tooltip])
+            base = base.encode(
+                color=alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=legend), tooltip=[f"{by}:N", *tooltip]
+            )
         panels.append(base.properties(width=width, height=height, title="" if name is None else str(name)))
-    return _wrap(panels, columns=2)
+    return _standalone(_wrap(panels, columns=2))
 
 
 enable()

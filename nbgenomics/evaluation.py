@@ -325,8 +325,12 @@ def _weighted(y, p, blocks, metrics, counts) -> dict[str, np.ndarray]:
     values = {}
     if any(metric in RANKED for metric in metrics):
         order = np.argsort(-p, kind="stable")
-        last = np.append(p[order][1:] != p[order][:-1], True)  # of the rows that share a prediction
-        ranked = _ranked()(y[order] > 0, last, blocks[order], counts, np.array(list(FDR.values())))
+        positive = y[order] > 0
+        last = np.flatnonzero(np.append(p[order][1:] != p[order][:-1], True))  # of the rows that share a prediction
+        found = np.diff(np.append(0, np.cumsum(positive)[last])) > 0
+        due = np.zeros(len(y), bool)  # curves bend only where positives are found, and just before
+        due[last] = found | np.append(found[1:], True)
+        ranked = _ranked()(positive, due, blocks[order], np.ascontiguousarray(counts.T), np.array(list(FDR.values())))
         values |= dict(zip(RANKED, ranked.T, strict=True))
     # All else is a function of sums over rows, hence of sums over blocks.
     columns = {"pearson": (y, p), "spearman": (_ranks(y), _ranks(p)) if "spearman" in metrics else None, "r2": (y, p)}
@@ -362,34 +366,42 @@ def _loss(metric: str, y: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _ranked():
-    # A replicate is one walk down the rows, best prediction first. scikit-learn would sort again for each of the thousand; numpy would need arrays
-    # of replicates x rows.
+    # One walk down the rows, best prediction first, for all replicates together. scikit-learn would sort again for each of the thousand; numpy would
+    # need arrays of replicates x rows.
     import numba
 
     @numba.njit
-    def walk(positive, last, blocks, counts, fdr):
-        out = np.full((len(counts), 2 + len(fdr)), np.nan)
-        for r in range(len(counts)):
-            weights, tp, fp, ap, area, old_tp, old_fp = counts[r], 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            found = np.zeros(len(fdr))
-            for i in range(len(positive)):
-                if positive[i]:
-                    tp += weights[blocks[i]]
-                else:
-                    fp += weights[blocks[i]]
-                if last[i]:
-                    area += (fp - old_fp) * (tp + old_tp) / 2
-                    if tp > old_tp:  # precision only falls in between, and recall stays
-                        precision = tp / (tp + fp)
-                        ap += (tp - old_tp) * precision
+    def walk(positive, due, blocks, counts, fdr):
+        n = counts.shape[1]
+        tp, fp, old_tp, old_fp, ap, area, found = (
+            np.zeros(n),
+            np.zeros(n),
+            np.zeros(n),
+            np.zeros(n),
+            np.zeros(n),
+            np.zeros(n),
+            np.zeros((n, len(fdr))),
+        )
+        for i in range(len(positive)):
+            weights, total = counts[blocks[i]], tp if positive[i] else fp
+            for r in range(n):
+                total[r] += weights[r]
+            if due[i]:
+                for r in range(n):
+                    area[r] += (fp[r] - old_fp[r]) * (tp[r] + old_tp[r]) / 2
+                    if tp[r] > old_tp[r]:
+                        precision = tp[r] / (tp[r] + fp[r])
+                        ap[r] += (tp[r] - old_tp[r]) * precision
                         for k in range(len(fdr)):
                             if precision >= 1 - fdr[k]:
-                                found[k] = tp
-                    old_tp, old_fp = tp, fp
-            if tp > 0:
-                out[r, 0], out[r, 2:] = ap / tp, found / tp
-                if fp > 0:
-                    out[r, 1] = area / (tp * fp)
+                                found[r, k] = tp[r]
+                    old_tp[r], old_fp[r] = tp[r], fp[r]
+        out = np.full((n, 2 + len(fdr)), np.nan)
+        for r in range(n):
+            if tp[r] > 0:
+                out[r, 0], out[r, 2:] = ap[r] / tp[r], found[r] / tp[r]
+                if fp[r] > 0:
+                    out[r, 1] = area[r] / (tp[r] * fp[r])
         return out
 
     return walk

@@ -144,11 +144,11 @@ def _head(model: keras.Model, output: str):
 def _functions(body: keras.Model, head, target: int):
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def forward(x):
         return head(body(x, training=False))[:, target]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def gradients(x):
         with tf.GradientTape() as tape:
             tape.watch(x)

@@ -285,5 +285,37 @@ def check_chroms(regions: pd.DataFrame, chromsizes: Mapping[str, int], source: s
         )
 
 
+def inside(regions: pd.DataFrame, chromsizes: Mapping[str, int]) -> np.ndarray:
+    """Which regions lie wholly on the given chromosomes, as a boolean mask; raises where none does (:func:`check_chroms` says why).
+
+    >>> inside(pd.DataFrame({"chrom": ["chr1", "chr1", "chr2"], "start": [0, 90, 0], "end": [10, 110, 10]}), {"chr1": 100}).tolist()
+    [True, False, False]
+    """
+    mask = (regions.start >= 0).to_numpy() & (regions.end <= regions.chrom.map(chromsizes).fillna(-1)).to_numpy()
+    if not mask.any():
+        check_chroms(regions, chromsizes, "this genome")
+        raise ValueError("no region lies wholly inside its chromosome: are the regions of another assembly?")
+    return mask
+
+
+def mask_bases(windows: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
+    """Which bases of windows of one width lie in a feature.
+
+    Returns
+    -------
+    ndarray of bool, shape (len(windows), width)
+    """
+    width = int((windows.end - windows.start).iloc[0])
+    mask = np.zeros((len(windows), width), bool)
+    for chrom, rows in windows.reset_index(drop=True).groupby("chrom", sort=False):
+        here = features[features.chrom == chrom]
+        # a base is covered where more features have begun than ended
+        position = rows.start.to_numpy()[:, None] + np.arange(width)
+        begun = np.searchsorted(np.sort(here.start.to_numpy()), position, side="right")
+        ended = np.searchsorted(np.sort(here.end.to_numpy()), position, side="right")
+        mask[rows.index.to_numpy()] = begun > ended
+    return mask
+
+
 def _few(names: list) -> str:
     return ", ".join(repr(str(name)) for name in names[:4]) + (", ..." if len(names) > 4 else "")

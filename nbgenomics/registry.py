@@ -187,7 +187,7 @@ def download(url: str, path: str | Path, check: Callable[[Path], None] = lambda 
     path, label = Path(path), label or Path(path).name
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "ab") as file:
+    with open(part, "ab", buffering=0) as file:  # unbuffered: what a full disk refuses is not tried again on closing
         fcntl.flock(file, fcntl.LOCK_EX)  # a second process waits here, then finds the file
         if path.exists():
             part.unlink(missing_ok=True)
@@ -214,6 +214,8 @@ def download(url: str, path: str | Path, check: Callable[[Path], None] = lambda 
         else:
             reason = getattr(failure, "reason", failure)
             kept = f"The {file.tell():,} bytes received are kept, and the next call resumes there. " if file.tell() else ""
+            if not file.tell():
+                part.unlink()
             raise ConnectionError(f"{label} could not be downloaded from {url} in {ATTEMPTS} tries ({reason}). {kept}{_ways_out(path)}") from None
         os.fsync(file.fileno())
         os.replace(part, path)
@@ -241,8 +243,9 @@ def _receive(url: str, file, label: str) -> None:
             progress.update(have)
             while block := response.read(CHUNK):
                 try:
-                    file.write(block)
-                    file.flush()
+                    rest = memoryview(block)
+                    while rest:  # a nearly full disk takes a part
+                        rest = rest[file.write(rest) :]
                 except OSError as error:
                     raise _disk_full(label, (total or 0) - file.tell(), _free(Path(file.name))) if error.errno == 28 else error from None
                 progress.update(len(block), note=f"{_gigabytes(total)}" if total else "")

@@ -1,7 +1,8 @@
-"""Runs: a notebook executed headless with checked parameters, in a folder that says what was done, with what, and what came out. Knows notebooks, not genomes.
+"""Runs: a notebook executed headless with checked parameters, in a folder that says what was done, with what, and what came out.
 
-A run folder holds ``manifest.json`` (parameters, inputs with their hashes, versions, device, seed, commit, scores, status), ``notebook.ipynb`` (executed),
-``report.html`` (self-contained) and whatever the notebook saved. In the notebook: ``run = runs.open_run(run_dir)``; from Python: `run_notebook` and `sweep`.
+A run folder holds ``manifest.json`` (parameters, inputs with their hashes, versions, device, seed, commit, scores, status),
+``notebook.ipynb`` (executed), ``report.html`` (self-contained) and whatever the notebook saved. In the notebook:
+``run = runs.open_run(run_dir)``; from Python: `run_notebook` and `sweep`. This module knows notebooks, not genomes.
 """
 
 import ast
@@ -18,14 +19,13 @@ import os
 import platform
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 import tokenize
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +43,10 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 class ParameterError(ValueError):
     """A notebook's parameters cell, or a value given for it, is not as it must be."""
+
+
+class NotebookNotFound(FileNotFoundError):
+    """No notebook has this path or name."""
 
 
 class RunFailed(RuntimeError):
@@ -199,7 +203,7 @@ def validate(declared: list[Parameter], given: dict) -> dict:
 
 
 def find_notebook(notebook: str | Path) -> Path:
-    """Return the path of a notebook given as a path or by a bare name such as ``02_jund`` in ./notebooks. Raises FileNotFoundError."""
+    """Return the path of a notebook given as a path or by a bare name such as ``02_jund`` in ./notebooks. Raises NotebookNotFound."""
     folders = [Path(), Path("notebooks"), Path(__file__).resolve().parents[1] / "notebooks"]
     for folder, suffix in itertools.product(folders, ("", ".ipynb")):
         if (path := folder / f"{notebook}{suffix}").is_file():
@@ -207,7 +211,7 @@ def find_notebook(notebook: str | Path) -> Path:
     known = sorted({path.stem for folder in folders[1:] for path in folder.glob("*.ipynb")})
     close = difflib.get_close_matches(Path(notebook).stem, known, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise FileNotFoundError(f"no notebook {notebook}{hint} (looked in . and ./notebooks" + (f", which has {', '.join(known)})" if known else ")"))
+    raise NotebookNotFound(f"no notebook {notebook}{hint} (looked in . and ./notebooks" + (f", which has {', '.join(known)})" if known else ")"))
 
 
 def _read(path: Path):
@@ -554,7 +558,7 @@ def run_notebook(
 
     Raises
     ------
-    ParameterError, FileNotFoundError, FileExistsError
+    ParameterError, NotebookNotFound, FileExistsError
         Before anything is started.
     RunFailed
         Where a cell raises, takes too long, or the kernel dies. Executed notebook and report are written all the same.
@@ -592,7 +596,8 @@ def _execute(notebook: Path, output: Path, values: dict, folder: Path, where: di
     deadline = time.monotonic() + timeout if timeout else None
 
     def entered(cell, cell_index):
-        where.update(cell=where["cell"] + bool(cell.source.strip()), source=cell.source, since=time.time())
+        if cell.cell_type == "code" and cell.source.strip():
+            where.update(cell=where["cell"] + 1, source=cell.source, since=time.time())
 
     try:
         papermill.execute_notebook(
@@ -807,16 +812,15 @@ def _pool(notebook: Path, todo: dict[Path, dict], workers: int, timeout: float |
             stopped.set()
             for child in children.values():
                 if child.poll() is None:
-                    child.send_signal(signal.SIGINT)
+                    child.terminate()  # the command line takes it for an interrupt; SIGINT is ignored in scripts' background jobs
             raise
     return causes
 
 
 def _run_name(values: dict) -> str:
-    name = ",".join(
-        f"{key}={re.sub(r'[^A-Za-z0-9.+-]+', '_', value if isinstance(value, str) else json.dumps(value))}" for key, value in values.items()
-    )
-    return name if len(name) <= 120 else name[:100] + "~" + hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
+    full = ",".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items())
+    name = re.sub(r"[^A-Za-z0-9.,=+_-]+", "_", full)[:120]
+    return name if name == full else f"{name}~{hashlib.sha256(full.encode()).hexdigest()[:8]}"  # two values never share a folder
 
 
 def _same(folder: Path, values: dict, code: str) -> bool:
@@ -873,25 +877,38 @@ p,li{max-width:42rem}
 .status.failed,.status.interrupted{background:#fde7e5;color:#a11c12}
 .scroll{overflow-x:auto;margin:.8rem 0}
 table{border-collapse:collapse;font-size:.82rem;line-height:1.4;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .8rem .3rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
+table,th,td{border:0}
+th,td{padding:.3rem .8rem .3rem 0;text-align:left!important;border-bottom:1px solid var(--line)!important;vertical-align:top}
 th{font-weight:600;color:var(--soft)}td.given{font-weight:600}td.help{color:var(--soft)}
 header h2{font-size:.8rem;text-transform:uppercase;letter-spacing:.06em;color:var(--soft);margin:1.4rem 0 .2rem}
 pre,code{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.78rem}
-pre{overflow-x:auto;line-height:1.45;margin:.4rem 0}code{background:var(--wash);padding:.05em .3em;border-radius:3px}pre code{padding:0;background:none}
+pre{overflow-x:auto;line-height:1.45;margin:.4rem 0}code{background:var(--wash);padding:.05em .3em;border-radius:3px}
+pre code{padding:0;background:none}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft);font-size:.75rem;user-select:none}
 details pre,.error pre{background:var(--wash);border:1px solid var(--line);border-radius:6px;padding:.7rem .9rem}
 .output img,.text img{max-width:100%;height:auto}.output iframe{width:100%;border:0}
+figure{margin:.8rem 0;overflow-x:auto}figure.live>img{display:none}
 .error{border-left:4px solid #c0392b;padding-left:1rem;margin:1.2rem 0}.error pre{background:#fdf4f3;border-color:#f3d3cf}
 .note{color:var(--soft);font-size:.8rem;font-style:italic}
 button{font-size:.75rem;color:var(--soft);background:none;border:1px solid var(--line);border-radius:1rem;padding:.15rem .7rem;cursor:pointer}
 footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.6rem;font-size:.8rem;color:var(--soft)}
-@media print{button,details.code{display:none}}
+@media print{button,details.code,figure.live>div{display:none}figure.live>img{display:block}}
 """
 _SCRIPT = """
 document.getElementById("toggle").onclick = event => {
   const all = [...document.querySelectorAll("details.code")], open = !all.every(item => item.open);
   all.forEach(item => item.open = open); event.target.textContent = open ? "Hide code" : "Show code";
 };
+"""
+# A chart's picture stays where its live form cannot be drawn, and on paper.
+_CHARTS = """
+document.querySelectorAll("figure.chart").forEach(async figure => {
+  const live = figure.appendChild(document.createElement("div"));
+  try {
+    await vegaEmbed(live, JSON.parse(figure.querySelector("script").textContent), {actions: false, mode: "vega"});
+    figure.classList.add("live");
+  } catch (error) { live.remove(); }
+});
 """
 # Nothing outside the page can be loaded, whatever a cell put into it; what is inside (genome browsers in frames) still works.
 _POLICY = "default-src data: blob: 'unsafe-inline' 'unsafe-eval'"
@@ -907,7 +924,13 @@ def report(run: Run | str | Path, status: str | None = None) -> Path:
     heading = next((match for cell in node.cells if cell.cell_type == "markdown" and (match := re.search(r"^# +(.+)$", cell.source, re.M))), None)
     title = heading[1] if heading else manifest["notebook"]["name"] or "Run"
     cells = "\n".join(_cell(cell, heading[0] if heading else None) for cell in node.cells if not _hidden(cell))
-    body = f"<main>{_header(manifest, status, title, declared)}{cells}{_footer(manifest)}</main><script>{_SCRIPT}</script>"
+    scripts = [_SCRIPT]
+    if '<figure class="chart">' in cells:
+        import vl_convert
+
+        scripts.append(vl_convert.javascript_bundle(_CHARTS))
+    scripts = "".join(f'<script type="module">{script}</script>' for script in scripts)
+    body = f"<main>{_header(manifest, status, title, declared)}{cells}{_footer(manifest)}</main>{scripts}"
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><title>{html.escape(re.sub(r"[*`_]", "", title))}</title>'
@@ -997,6 +1020,9 @@ def _output(output) -> str:
     elif picture:
         width = output.metadata.get(picture, {}).get("width")
         shown = f'<img alt="" src="data:{picture};base64,{data[picture].strip()}"{f" width={width}" if width else ""}>'
+        if spec := data.get("application/vnd.vega.v5+json"):
+            spec = json.dumps(spec).replace("</", "<\\/")
+            shown = f'<figure class="chart">{shown}<script type="application/json">{spec}</script></figure>'
     elif "image/svg+xml" in data:
         shown = data["image/svg+xml"]
     elif "text/markdown" in data:
@@ -1011,9 +1037,13 @@ def _output(output) -> str:
 
 
 def _offline(page: str) -> str:
-    """Replace what a page would load from elsewhere by a note or a link; frames' own documents are left as they are."""
-    page = re.sub(
-        r"<script[^>]*\ssrc=[\"']?(?:https?:)?//.*?</script>", '<p class="note">A view that needs the network: left out.</p>', page, flags=re.S | re.I
-    )
+    """Leave out what a page would load from elsewhere; frames' own documents stay as they are (the page's policy holds for them too)."""
+    parts = re.split(r"(<iframe.*?</iframe>)", page, flags=re.S | re.I)
+    return "".join(part if part[:7].lower() == "<iframe" else _local(part) for part in parts)
+
+
+def _local(page: str) -> str:
+    if re.search(r"<script\b(?:(?!</script>).)*?(?:https?:)?//(?:cdn|unpkg|cdnjs|[^\s\"'>]+\.js)", page, flags=re.S | re.I):
+        return '<p class="note">A view that loads scripts from the network: left out; open the executed notebook.</p>'
     page = re.sub(r"<link[^>]*\shref=[\"']?(?:https?:)?//[^>]*>", "", page, flags=re.I)
     return re.sub(r"<img[^>]*\ssrc=[\"']?((?:https?:)?//[^\"'\s>]+)[^>]*>", r'<a href="\1">picture</a>', page, flags=re.I)

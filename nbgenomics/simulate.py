@@ -42,7 +42,7 @@ CORES = {"AP-1": "TGACTCA", "CRE": "TGACGTCA"}
 FLANKS = {"AP-1": ("AG", "CA", "GT", "TC"), "CRE": ("AC", "CT", "GA", "TG")}
 
 # Elements per megabase: what lies at a place, and whether its chromatin is open
-ELEMENTS = {"open site": 190, "open decoy": 150, "open empty": 120, "closed site": 110, "closed decoy": 100}
+ELEMENTS = {"open site": 250, "open decoy": 150, "open empty": 60, "closed site": 250, "closed decoy": 200}
 CHROMOSOMES = {"chr1": 1_600_000, "chr2": 800_000, "chr3": 800_000, "chr4": 800_000}
 # Each laboratory's reads, share of them in open chromatin, spread of its enzyme's preference (sd of log rate over 4-mers), share of PCR duplicates
 LABORATORIES = {
@@ -50,7 +50,7 @@ LABORATORIES = {
     "lab_b": {"reads": 80_000, "in_open": 0.4, "bias": 0.7, "duplicates": 0.2},
 }
 READ = 36  # bases of a read
-GAP = 1_200  # bases between the places where elements may lie; each is moved by up to a quarter of it
+GAP = 1_000  # bases between the places where elements may lie; each is moved by up to a quarter of it
 
 
 def demo(
@@ -60,7 +60,8 @@ def demo(
     chromosomes: Mapping[str, int] = CHROMOSOMES,
     elements: Mapping[str, float] = ELEMENTS,
     laboratories: Mapping[str, Mapping[str, float]] = LABORATORIES,
-    mutation: float = 0.02,
+    mutation: float = 0.01,
+    half_wrong: float = 0.25,
     occupancy: float = 1.5,
     empty_peaks: float = 0.04,
 ) -> Path:
@@ -80,6 +81,8 @@ def demo(
         DNase experiments: keys as in `LABORATORIES`; each becomes ``dnase_<name>.bam``.
     mutation : float
         Probability that a base of a planted core differs from the consensus.
+    half_wrong : float
+        Share of decoys that have the other family's flank on one side only; the others have it on both.
     occupancy : float
         Log odds that a site in chromatin of median openness is bound (they rise by 2 per unit of log openness).
     empty_peaks : float
@@ -90,23 +93,26 @@ def demo(
     Path
         The folder. In it: ``genome.fa`` (+ ``.fai``), ``peaks.narrowPeak``, one sorted and indexed ``dnase_<name>.bam`` per laboratory with flagged
         duplicates, and the truth: ``sites.tsv`` (every planted instance: chrom, start, end, strand, family, kind ``site`` or ``decoy``, open, bound;
-        0-based half-open, flanks included), ``open.bed`` (open chromatin) and ``parameters.json``.
+        0-based half-open, flanks included), ``open.bed`` (open chromatin; neighbours may overlap) and ``parameters.json``.
 
     Raises
     ------
     ValueError
-        Where more elements are asked for than the chromosomes hold.
+        Where `folder` holds something else, or more elements are asked for than the chromosomes hold.
     """
+    arguments = parameters(**{name: value for name, value in locals().items() if name != "folder"})
     folder = Path(folder)
     if folder.exists():
-        return folder
+        if (folder / "parameters.json").is_file() and json.loads((folder / "parameters.json").read_text()) == json.loads(json.dumps(arguments)):
+            return folder
+        raise ValueError(f"{folder} holds something else than this simulation (see its parameters.json); name another folder, or delete it")
     rng = np.random.default_rng(seed)
     genome = _Coordinates(chromosomes)
     codes = background(genome.length, rng)
     places = place(genome, elements, rng)
     odds = np.exp(occupancy) * places["openness"] ** 2
     places["bound"] = (places["kind"] == "site") & (rng.random(len(places)) < odds / (1 + odds))
-    sites = plant(codes, places, mutation, rng)
+    sites = plant(codes, places, mutation, half_wrong, rng)
 
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
@@ -119,7 +125,7 @@ def demo(
     write_narrow_peak(beside / "peaks.narrowPeak", genome, places, empty_peaks, rng)
     for name, lab in laboratories.items():
         write_bam(beside / f"dnase_{name}.bam", genome, codes, cuts(codes, places, sites, rng=rng, **lab), name)
-    (beside / "parameters.json").write_text(json.dumps(parameters(seed=seed), indent=1))
+    (beside / "parameters.json").write_text(json.dumps(arguments, indent=1))
     try:
         os.rename(beside, folder)
     except OSError:  # another process was faster: its folder is as good
@@ -184,6 +190,8 @@ def place(genome: "_Coordinates", elements: Mapping[str, float], rng: np.random.
         One row per element: ``centre`` (int, bp in the concatenated genome), ``kind`` (site, decoy or empty), ``open`` (bool), ``openness`` (float,
         median 1; 0 where closed), ``spread`` (int, bp: standard deviation of the accessible stretch).
     """
+    if unknown := sorted(set(elements) - set(ELEMENTS)):
+        raise ValueError(f"elements has unknown kinds {', '.join(unknown)}; known are {', '.join(ELEMENTS)}")
     slots = np.concatenate([np.arange(start + GAP, end - GAP, GAP) for start, end in zip(genome.starts, genome.ends, strict=True)])
     counts = {name: round(n * genome.length / 1e6) for name, n in elements.items()}
     if (total := sum(counts.values())) > len(slots):
@@ -202,7 +210,7 @@ def place(genome: "_Coordinates", elements: Mapping[str, float], rng: np.random.
     )
 
 
-def plant(codes: np.ndarray, places: pd.DataFrame, mutation: float, rng: np.random.Generator) -> pd.DataFrame:
+def plant(codes: np.ndarray, places: pd.DataFrame, mutation: float, half_wrong: float, rng: np.random.Generator) -> pd.DataFrame:
     """Write the sites and decoys of `places` into `codes` (changed in place) and return where they lie.
 
     Returns
@@ -213,7 +221,9 @@ def plant(codes: np.ndarray, places: pd.DataFrame, mutation: float, rng: np.rand
     planted = places[places["kind"] != "empty"].reset_index(drop=True)
     planted["family"] = rng.choice(list(CORES), len(planted))
     planted["strand"] = rng.choice(["+", "-"], len(planted))
-    wrong = rng.integers(1, 4, len(planted)) * (planted["kind"] == "decoy").to_numpy()  # bit 0: left flank is the other family's, bit 1: right flank
+    wrong = (
+        np.where(rng.random(len(planted)) < half_wrong, rng.integers(1, 3, len(planted)), 3) * (planted["kind"] == "decoy").to_numpy()
+    )  # bit 0: left flank is the other family's, bit 1: right flank
     words = {family: _codes("".join(flanks)).reshape(4, 2) for family, flanks in FLANKS.items()}
     for family, other in zip(CORES, reversed(CORES), strict=True):
         rows = np.flatnonzero(planted["family"] == family)
@@ -252,6 +262,8 @@ def cuts(
     """
     offset = np.arange(-600, 601)
     opened = places[places["open"]]
+    if opened.empty:
+        raise ValueError("elements has no open chromatin, so DNase has nothing to cut: ask for 'open site', 'open decoy' or 'open empty'")
     away = offset / opened["spread"].to_numpy()[:, None]
     bump = opened["openness"].to_numpy()[:, None] * np.exp(-(away**2) / 2)
     where = np.clip(opened["centre"].to_numpy()[:, None] + offset, 0, len(codes) - 1)

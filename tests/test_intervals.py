@@ -143,3 +143,14 @@ def test_wrong_names_and_wrong_assembly():
         intervals.check_chroms(REGIONS.assign(chrom=REGIONS.chrom.str[3:]), {"chr1": 1000, "chr2": 1000}, "genome 'g'")
     with pytest.raises(ValueError, match=r"1 of 4 regions lie past the end .* chr1:400-600 where it ends at 450"):
         intervals.check_chroms(REGIONS, {"chr1": 450, "chr2": 1000}, "genome 'g'")
+
+
+def test_mask_bases_and_inside():
+    windows = pd.DataFrame({"chrom": ["b", "a", "a"], "start": [0, 10, -2], "end": [5, 15, 3]})
+    features = pd.DataFrame({"chrom": ["a", "a", "a", "b"], "start": [0, 1, 12, 9], "end": [2, 2, 14, 11]})
+    expected = [[0, 0, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0]]
+    np.testing.assert_array_equal(intervals.mask_bases(windows, features), np.array(expected, bool))
+    with pytest.raises(ValueError, match="regions have chromosomes not in this genome: 'chr1'"):
+        intervals.inside(REGIONS, {"1": 1000, "2": 1000})
+    with pytest.raises(ValueError, match="another assembly"):
+        intervals.inside(REGIONS, {"chr1": 100, "chr2": 100})

@@ -95,7 +95,7 @@ def test_join_shares_the_parts_and_refuses_equal_inputs():
 
 
 def test_input_dropout_acts_in_training_only():
-    given, kmers = models.sequence_input(50, 3, dropout=0.5)
+    given, kmers = models.sequence_input(60, 3, dropout=0.5)
     net = keras.Model({"sequence": given}, kmers)
     x = keras.ops.convert_to_tensor(codes(np.random.default_rng(0), unknown=False))
     assert (np.asarray(net({"sequence": x}, training=False)).sum(-1) == 1).all()

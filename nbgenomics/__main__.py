@@ -1,0 +1,394 @@
+"""The command line: run, sweep, fetch, show, doctor. Every command only calls what Python can call too."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from nbgenomics import __version__
+from nbgenomics.progress import duration
+
+USAGE, FAILURE = 2, 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit status: 0, 1 where something failed, 2 where the command itself was wrong."""
+    arguments, given = _pairs(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(arguments)
+    options.given = given
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop leaves the run marked, like Ctrl-C
+    from nbgenomics import runs
+
+    try:
+        return options.command(options) or 0
+    except runs.RunFailed as error:
+        return _tell_failure(error)
+    except (runs.ParameterError, runs.NotebookNotFound, FileExistsError) as error:
+        return _tell(error, USAGE)
+    except (ValueError, OSError, RuntimeError, ImportError, KeyError) as error:
+        return _tell(error.args[0] if isinstance(error, KeyError) else error, FAILURE)
+    except KeyboardInterrupt:
+        return _tell("interrupted", 130)
+
+
+def _pairs(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Take the ``-p NAME VALUE`` out of the arguments: argparse would take a value such as -1e-05 for an option."""
+    arguments, given = list(arguments), {}
+    while "-p" in arguments and len(arguments) > (at := arguments.index("-p")) + 2:
+        _, name, value = arguments[at : at + 3]
+        given[name] = value
+        del arguments[at : at + 3]
+    return arguments, given
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nbgenomics", description="Deep learning in regulatory genomics, from notebooks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function, text: str, **options):
+        added = commands.add_parser(name, help=text, description=text, **options)
+        added.set_defaults(command=function, parser=added)
+        return added
+
+    run = command("run", _run, "run a notebook headless: executed notebook, report and results in a run folder", add_help=False)
+    run.add_argument("notebook", nargs="?", help="path of a notebook, or a name such as 02_jund in ./notebooks")
+    run.add_argument("-h", "--help", action="store_true", help="this help; with a notebook, its parameters")
+    run.add_argument("--run-dir", metavar="DIR", help="run folder (default: a new one under ./runs)")
+    run.add_argument("--quiet", action="store_true", help="say nothing unless the run fails")
+    sweep = command("sweep", _sweep, "run a notebook for every combination of parameter values; finished runs are kept")
+    sweep.add_argument("notebook", help="path of a notebook, or a name such as 02_jund in ./notebooks")
+    sweep.add_argument("--grid", nargs="+", action="extend", required=True, metavar="NAME=VALUES", help="values as a,b,c or, for whole numbers, 0..4")
+    sweep.add_argument("--run-dir", metavar="DIR", help="folder of the sweep (default: ./runs/NOTEBOOK-sweep)")
+    sweep.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: one per two cores)")
+    sweep.add_argument("--no-resume", action="store_true", help="do finished runs again; the old ones move to .replaced")
+    for added in (run, sweep):
+        added.add_argument(
+            "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="given", help="value of a notebook's parameter"
+        )
+        added.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest a run may take")
+    fetch = command("fetch", _fetch, "download data collections, verified, into the cache")
+    fetch.add_argument("dataset", nargs="*", help="name of a collection, or a .toml file")
+    fetch.add_argument("--list", action="store_true", help="list the collections")
+    fetch.add_argument("--yes", action="store_true", help="download large collections without asking")
+    show = command("show", _show, "parameters, status, scores and files of a run, or the table of a sweep")
+    show.add_argument("run", help="a run folder, or the folder of a sweep")
+    show.add_argument("--json", action="store_true", help="for scripts")
+    command("doctor", _doctor, "what works on this machine, and what to do about what does not")
+    return parser
+
+
+def _tell(message, status: int) -> int:
+    print(f"nbgenomics: {message}", file=sys.stderr)
+    return status
+
+
+def _tell_failure(failed) -> int:
+    error, folder = failed.error, failed.run.folder
+    excerpt = error["source"].strip().splitlines()
+    print("\n".join(f"    {line}" for line in excerpt[:12] + (["..."] if len(excerpt) > 12 else [])), file=sys.stderr)
+    print(f"\n{error['traceback'].strip()}\n" if error["traceback"] else "", file=sys.stderr)
+    print(f"  report    {folder / 'report.html'}\n  notebook  {folder / 'notebook.ipynb'}\n  folder    {folder}", file=sys.stderr)
+    return _tell(failed, FAILURE)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------- commands
+
+
+class Line:
+    """One line on the terminal that is rewritten; where there is no terminal, a line every ten seconds."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet, self.live, self.shown, self.text = quiet, sys.stderr.isatty(), time.monotonic(), ""
+
+    def __call__(self, text: str) -> None:
+        if self.quiet or text == self.text:
+            return
+        if self.live:
+            self.text, width = text, shutil.get_terminal_size().columns - 1
+            sys.stderr.write("\r\033[K" + text[:width])
+        elif time.monotonic() - self.shown > 10:
+            self.text, self.shown = text, time.monotonic()
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.live and self.text:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def _run(options) -> None:
+    from nbgenomics import runs
+
+    if options.help or not options.notebook:
+        if not options.notebook:
+            options.parser.print_help()
+            return None if options.help else _tell("which notebook? For example: nbgenomics run 02_jund", USAGE)
+        return _describe(options.notebook)
+    with Line(options.quiet) as line:
+        run = runs.run_notebook(options.notebook, options.given, options.run_dir, options.timeout, line)
+    if not options.quiet:
+        manifest = run.manifest
+        for score in manifest["scores"]:
+            print(_score(score))
+        print(f"finished in {duration(manifest['seconds'])}")
+        print(f"  report    {run.folder / 'report.html'}\n  notebook  {run.folder / 'notebook.ipynb'}\n  folder    {run.folder}")
+    return None
+
+
+def _describe(notebook: str) -> None:
+    """Print a notebook's parameters."""
+    from nbgenomics import runs
+
+    path = runs.find_notebook(notebook)
+    print(f"usage: nbgenomics run {notebook} [-p NAME VALUE]... [--run-dir DIR] [--timeout SECONDS]\n\nparameters of {path.name}:")
+    for p in runs.parameters(path):
+        if p.name != "run_dir":
+            choices = f" ({', '.join(map(str, p.choices))})" if p.choices else ""
+            print(f"  {p.name:<16} {p.kind:<12} {p.help}{choices} [{p.default!r}]")
+
+
+def _score(score: dict) -> str:
+    number = "not defined" if score["value"] is None else f"{score['value']:.4g}"
+    interval = f" [{score['low']:.4g}, {score['high']:.4g}]" if score.get("low") is not None and score.get("high") is not None else ""
+    baseline = f", baseline {score['baseline']:.4g}" if score.get("baseline") is not None else ""
+    return f"{' '.join(filter(None, (score.get('target'), score['metric'])))} {number}{interval}{baseline}"
+
+
+def _sweep(options) -> int:
+    from nbgenomics import runs
+
+    with Line() as line:
+        table = runs.sweep(
+            options.notebook,
+            parse_grid(options.grid),
+            options.run_dir,
+            options.given,
+            options.workers,
+            not options.no_resume,
+            options.timeout,
+            line,
+        )
+    print(_compact(table))
+    failed = table.loc[table["status"] != "finished", "run"].nunique()
+    return _tell(f"{failed} of {table['run'].nunique()} runs failed; their causes are in the table", FAILURE) if failed else 0
+
+
+def _compact(table) -> str:
+    """A sweep's table without the columns that say the same everywhere."""
+    kept = [name for name in table if name in ("run", "status", "metric", "value") or table[name].astype(str).nunique() > 1]
+    return table[kept].to_string(index=False, na_rep="")
+
+
+def parse_grid(items: list[str]) -> dict[str, list]:
+    """Read a grid as the command line gives it.
+
+    >>> parse_grid(["order=1,2", "seed=0..2"])
+    {'order': ['1', '2'], 'seed': ['0', '1', '2']}
+    """
+    from nbgenomics.runs import ParameterError
+
+    grid = {}
+    for item in items:
+        name, separator, text = item.partition("=")
+        if not separator or not name or not text:
+            raise ParameterError(f"--grid needs name=value,value or name=first..last; got {item!r}")
+        if span := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text):
+            grid[name] = [str(number) for number in range(int(span[1]), int(span[2]) + 1)]
+        elif text.startswith(("[", "{")):  # values that are lists themselves: [1,2],[3]
+            try:
+                grid[name] = json.loads(f"[{text}]")
+            except ValueError:
+                raise ParameterError(f"--grid {name}: not JSON: {text}") from None
+        else:
+            grid[name] = text.split(",")
+    return grid
+
+
+def _fetch(options) -> int | None:
+    from nbgenomics import registry
+
+    if options.list or not options.dataset:
+        print(registry.available().to_string(index=False))
+        return None if options.list else _tell("which collection? For example: nbgenomics fetch chr20", USAGE)
+    for name in options.dataset:
+        collection = registry.fetch(name, confirm=options.yes)
+        print(f"{name}: {collection.title}")
+        for role, paths in collection.files.items():
+            for path in paths:
+                print(f"  {role:<12} {path}")
+    return None
+
+
+def _show(options) -> None:
+    from nbgenomics import runs
+
+    folder = Path(options.run)
+    if not (folder / "manifest.json").is_file():
+        table = runs.collect(folder)
+        if table.empty:
+            raise FileNotFoundError(f"{folder} holds neither a run nor a sweep (no manifest.json)")
+        print(table.to_json(orient="records", indent=1) if options.json else _compact(table))
+        return
+    run = runs.Run(folder)
+    manifest = {**run.manifest, "status": run.status, "files": run.files()}
+    if options.json:
+        print(json.dumps(manifest, indent=1, ensure_ascii=False))
+        return
+    taken = f" in {duration(manifest['seconds'])}" if manifest["seconds"] is not None else ""
+    print(f"{manifest['notebook']['name'] or 'run'}: {manifest['status']}{taken}, started {manifest['started'].replace('T', ' ')}")
+    if error := manifest["error"]:
+        print(f"cell {error['cell']} of {error['cells']}: {error['ename']}: {error['evalue']}")
+    for title, lines in (
+        ("parameters", [f"{name} = {value!r}" for name, value in manifest["parameters"].items()]),
+        ("scores", [_score(score) for score in manifest["scores"]]),
+        ("inputs", [f"{entry['path']}  sha256 {entry['sha256'][:16]}" for entry in manifest["inputs"]]),
+        ("files", [f"{name}  ({(folder / name).stat().st_size:,} bytes)" for name in manifest["files"]]),
+    ):
+        if lines:
+            print("\n  ".join([title, *lines]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------- doctor
+
+# A training step on the processor: what every notebook does, in miniature.
+_STEP = """
+import keras, numpy, tensorflow
+model = keras.Sequential([keras.Input((20, 4)), keras.layers.Conv1D(4, 5), keras.layers.GlobalMaxPooling1D(), keras.layers.Dense(1)])
+model.compile("adam", "mse"); model.fit(numpy.zeros((8, 20, 4)), numpy.zeros(8), verbose=0)
+print(tensorflow.__version__, "|", ", ".join(gpu.name for gpu in tensorflow.config.list_physical_devices("GPU")))
+"""
+_TOOLS = {
+    "chromium": "only for browser tests",
+    "samtools": "only for tests and benchmarks",
+    "bedtools": "only for tests",
+    "git": "commits in manifests",
+}
+
+
+def _doctor(options) -> int:
+    """Check everything, print a line each, say what to do; exit status 1 where something essential fails."""
+    failed = 0
+    for check in (_check_python, _check_packages, _check_tensorflow, _check_kernel, _check_cache, _check_memory, _check_tools, _check_network):
+        for works, text, advice in check():
+            mark = {True: "ok", False: "FAIL", None: "note"}[works]
+            print(f"{mark:>4}  {text}" + (f"\n      -> {advice}" if advice and works is not True else ""), flush=True)
+            failed += works is False
+    print("everything essential works" if not failed else f"{failed} essential {'check fails' if failed == 1 else 'checks fail'}")
+    return FAILURE if failed else 0
+
+
+def _check_python():
+    works = (3, 11) <= sys.version_info[:2] < (3, 14)
+    yield works, f"Python {platform.python_version()}, {sys.executable}", "use Python 3.11, 3.12 or 3.13"
+
+
+def _check_packages():
+    from packaging.requirements import Requirement
+
+    try:
+        needed = [Requirement(line) for line in importlib.metadata.requires("nbgenomics") or []]
+    except importlib.metadata.PackageNotFoundError:
+        yield False, "nbgenomics is not installed, only on the path", "pip install -e . in the checkout"
+        return
+    needed = [item for item in needed if "extra" not in str(item.marker) and (item.marker is None or item.marker.evaluate())]
+    wrong = []
+    for item in needed:
+        try:
+            version = importlib.metadata.version(item.name)
+            wrong += [] if item.specifier.contains(version, prereleases=True) else [(f"{item.name} {version}, needs {item.specifier}", str(item))]
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append((f"{item.name} is missing", str(item)))
+    for text, item in wrong:
+        yield False, text, f"pip install '{item.split(';')[0].strip()}'"
+    if not wrong:
+        yield True, f"{len(needed)} packages, each in the range that nbgenomics {__version__} declares", ""
+
+
+def _check_tensorflow():
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    advice = "pip install 'nbgenomics[cpu]', or 'nbgenomics[gpu]' with an NVIDIA GPU"
+    try:
+        done = subprocess.run([sys.executable, "-c", _STEP], capture_output=True, text=True, timeout=180, env=environment)
+    except subprocess.TimeoutExpired:
+        yield False, "TensorFlow took longer than 3 minutes to import and train one step", "a broken installation or a very slow disk: reinstall it"
+        return
+    if done.returncode:
+        yield False, f"TensorFlow does not work: {(done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]}", advice
+        return
+    version, _, gpus = done.stdout.strip().splitlines()[-1].partition("|")
+    yield True, f"TensorFlow {version.strip()} trains a small convolution", ""
+    yield (
+        True if gpus.strip() else None,
+        f"GPU: {gpus.strip() or 'none seen'}",
+        "fine for the defaults; for one: pip install 'nbgenomics[gpu]'",
+    )
+
+
+def _check_kernel():
+    done = subprocess.run([sys.executable, "-c", "import ipykernel; print(ipykernel.__version__)"], capture_output=True, text=True)
+    yield done.returncode == 0, f"Jupyter kernel of this Python: ipykernel {done.stdout.strip() or 'missing'}", "pip install ipykernel"
+
+
+def _check_cache():
+    import tempfile
+
+    from nbgenomics import registry
+
+    folder = registry.cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        yield False, f"cache {folder} cannot be written: {error}", "set NBGENOMICS_DATA to a folder of yours"
+        return
+    free = shutil.disk_usage(folder).free / 1e9
+    yield True, f"cache {folder} can be written", ""
+    yield True if free > 5 else None, f"{free:.0f} GB free there", "real data sets need up to some tens of GB: set NBGENOMICS_DATA to a larger disk"
+
+
+def _check_memory():
+    import psutil
+
+    from nbgenomics.runs import cores
+
+    free = psutil.virtual_memory().available / 2**30
+    advice = "less than 2 GB: keep to the demo collection, one run at a time"
+    yield True if free > 2 else None, f"{free:.1f} GB of memory available, {cores()} cores", advice
+
+
+def _check_tools():
+    for name, use in _TOOLS.items():
+        found = shutil.which(name)
+        yield True if found else None, f"{name}: {found or 'not found'} ({use})", f"install {name} with your system's package manager if you need it"
+
+
+def _check_network():
+    import socket
+
+    try:
+        socket.create_connection(("github.com", 443), timeout=3).close()
+        yield True, "network: github.com answers", ""
+    except OSError:
+        yield (
+            None,
+            "network: github.com does not answer",
+            "the demo collection needs none; for others set NBGENOMICS_MIRROR to a folder of files",
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,544 @@
+"""Genomic tracks at one locus: a figure, and the IGV genome browser inside the notebook.
+
+A *locus* is a tuple ``(chrom, start, end)`` or a region (a row with these fields), 0-based and half-open as everywhere in this package, or a string
+as IGV and UCSC write it, ``"chr20:1,001-2,000"``, which is 1-based and includes its end: the same interval as ``("chr20", 1000, 2000)``.
+
+A *track* is a DataFrame or a file. With a column ``value`` a DataFrame is a signal, without it features; both have ``start`` and ``end``, features
+where known ``name`` and ``strand``, and rows of other chromosomes are left out where there is a column ``chrom``. A bigWig or bedGraph file is a
+signal, a BED, narrowPeak or broadPeak file (gzipped or not) features. ``tracks`` is a dict from label to track; for ``color``, ``min`` or ``max``,
+write ``{"label": {"data": track, "color": "#0072B2"}}``.
+"""
+
+import base64
+import functools
+import gzip
+import html
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nbgenomics import intervals
+
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+BASES = {"A": "#109648", "C": "#255C99", "G": "#F7B32B", "T": "#D62839", "N": "#999999"}
+MAX_FEATURES = 5_000
+EMBED_LIMIT = 2_000_000  # characters of data in one view
+SEQUENCE_LIMIT = 400_000  # bp of sequence in one view, about 130 kB compressed
+FILE_LIMIT = 10_000_000  # bytes of a file that is embedded whole because the server cannot reach it
+
+
+# Loci and data --------------------------------------------------------------------------------------------------------
+
+
+def parse_locus(locus):
+    """The interval a locus stands for, 0-based and half-open.
+
+    Parameters
+    ----------
+    locus : str, tuple or row
+        ``"chr20:1,001-2,000"`` (1-based, end included), ``("chr20", 1000, 2000)`` or anything with the fields chrom, start and end (both 0-based).
+
+    Returns
+    -------
+    tuple of (str, int, int)
+
+    Raises
+    ------
+    ValueError
+        Not a locus, or one without a base.
+
+    Examples
+    --------
+    >>> parse_locus("chr20:1,001-2,000")
+    ('chr20', 1000, 2000)
+    """
+    if isinstance(locus, str):
+        match = re.fullmatch(r"([^:\s]+):([\d,]+)-([\d,]+)", locus.strip())
+        if not match:
+            raise ValueError(f"locus {locus!r} is not of the form 'chr20:1,001-2,000' (1-based, end included)")
+        chrom, start, end = match[1], int(match[2].replace(",", "")) - 1, int(match[3].replace(",", ""))
+    else:
+        fields = (locus["chrom"], locus["start"], locus["end"]) if hasattr(locus, "keys") else tuple(locus)[:3]
+        if len(fields) < 3:
+            raise ValueError(f"locus {locus!r} needs chrom, start and end")
+        chrom, start, end = str(fields[0]), int(fields[1]), int(fields[2])
+    if not 0 <= start < end:
+        raise ValueError(
+            f"locus {locus!r} is an empty or impossible region: 0-based it is {chrom} {start}-{end}, and start must be at least 0 and below end"
+        )
+    return chrom, start, end
+
+
+def locus_string(chrom, start, end):
+    """An interval as IGV and UCSC write it: 1-based, end included.
+
+    Examples
+    --------
+    >>> locus_string("chr20", 1000, 2000)
+    'chr20:1,001-2,000'
+    """
+    return f"{chrom}:{start + 1:,}-{end:,}"
+
+
+def slice_bigwig(path, chrom, start, end, max_points=1_000):
+    """The signal of a bigWig file in one region.
+
+    Parameters
+    ----------
+    path : path-like
+    chrom, start, end : str, int, int
+        0-based half-open; an end past the chromosome's is cut.
+    max_points : int
+        Where the file has more intervals there, means over this many equal bins (of the bases that have a value).
+
+    Returns
+    -------
+    DataFrame
+        ``start``, ``end``, ``value``; bases without a value in the file have no row.
+
+    Raises
+    ------
+    FileNotFoundError, OSError, ValueError
+        No file; not a bigWig; chromosome not in it, or the region beyond its end.
+    """
+    import pyBigWig
+
+    path = _existing(path)
+    try:
+        bigwig = pyBigWig.open(str(path))
+    except RuntimeError as error:
+        raise OSError(f"{path} cannot be read as a bigWig file; it may be cut short or of another format: {error}") from error
+    with bigwig:
+        sizes = bigwig.chroms()
+        _check_chromosome(chrom, sizes, str(path))
+        end = min(end, sizes[chrom])
+        if start >= end:
+            raise ValueError(f"region {locus_string(chrom, start, end)} begins past the end of {chrom} ({sizes[chrom]:,} bp) in {path}")
+        found = bigwig.intervals(chrom, start, end) or ()
+        if len(found) > max_points:
+            edges = np.linspace(start, end, min(max_points, end - start) + 1).astype(int)
+            means = np.array(bigwig.stats(chrom, start, end, nBins=len(edges) - 1, type="mean", exact=True), dtype=float)
+            return pd.DataFrame({"start": edges[:-1], "end": edges[1:], "value": means}).dropna().reset_index(drop=True)
+    frame = pd.DataFrame(list(found), columns=["start", "end", "value"]).astype({"start": int, "end": int, "value": float})
+    return _clipped(frame, start, end)
+
+
+def slice_bed(path, chrom, start, end):
+    """The features of a BED, narrowPeak or broadPeak file, or the signal of a bedGraph file, that overlap one region.
+
+    Parameters
+    ----------
+    path : path-like
+        May be gzipped.
+    chrom, start, end : str, int, int
+        0-based half-open.
+
+    Returns
+    -------
+    DataFrame
+        ``start``, ``end`` and, where the file has them, ``name`` and ``strand``; for bedGraph ``value``. Clipped to the region.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No file; malformed line; chromosomes named otherwise (20 against chr20).
+    """
+    path = _existing(path)
+    frame = intervals.read_bed(path)
+    if re.search(r"\.(bedgraph|bdg)", path.name.lower()):
+        frame = frame.rename(columns={"name": "value"}).astype({"value": float})
+    names = set(frame["chrom"])
+    if chrom not in names and {chrom.removeprefix("chr"), f"chr{chrom}"} & names:
+        _check_chromosome(chrom, sorted(names), str(path))
+    return _clipped(frame[frame["chrom"] == chrom], start, end)[[c for c in _COLUMNS if c in frame.columns]]
+
+
+_COLUMNS = ("start", "end", "value", "name", "strand")
+
+
+def _existing(path):
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"track file {path} does not exist (looked from {Path.cwd()})")
+    return path
+
+
+def _check_chromosome(chrom, known, where):
+    if chrom not in known:
+        some = ", ".join(map(repr, list(known)[:5]))
+        raise ValueError(f"chromosome {chrom!r} is not in {where}, which has {some}{', ...' if len(known) > 5 else ''}; name it as there")
+
+
+def _clipped(frame, start, end):
+    frame = frame[(frame["end"] > start) & (frame["start"] < end)]
+    return frame.assign(start=frame["start"].clip(lower=start), end=frame["end"].clip(upper=end)).reset_index(drop=True)
+
+
+def _thinned(frame, start, end, max_points):
+    """A signal as means over at most ``max_points`` bins, each weighted by the bases it covers."""
+    if len(frame) <= max_points:
+        return frame
+    size = -(-(end - start) // max_points)
+    length = frame["end"] - frame["start"]
+    rows = pd.DataFrame({"bin": (frame["start"] - start) // size, "length": length, "sum": frame["value"] * length, "end": frame["end"]})
+    bins = rows.groupby("bin").agg(length=("length", "sum"), sum=("sum", "sum"), last=("end", "max")).reset_index()
+    return pd.DataFrame(
+        {"start": start + bins["bin"] * size, "end": np.minimum(start + (bins["bin"] + 1) * size, end), "value": bins["sum"] / bins["length"]}
+    )
+
+
+def _options(tracks):
+    if not tracks:
+        raise ValueError("tracks is empty: give a dict from label to DataFrame or file, e.g. {'prediction': 'tracks/prediction.bw'}")
+    return {label: (track if isinstance(track, dict) else {"data": track}) for label, track in dict(tracks).items()}
+
+
+def _data(label, source, chrom, start, end, max_points):
+    """What one track shows in a region: a frame with ``value`` (signal) or without (features)."""
+    if isinstance(source, pd.DataFrame):
+        missing = {"start", "end"} - set(source.columns)
+        if missing:
+            raise ValueError(
+                f"track {label!r} needs the columns start and end; missing: {', '.join(sorted(missing))}; there are: {', '.join(source.columns)}"
+            )
+        frame = source if "chrom" not in source.columns else source[source["chrom"] == chrom]
+        frame = _clipped(frame[[c for c in _COLUMNS if c in frame.columns]], start, end)
+    elif str(source).lower().endswith((".bw", ".bigwig")):
+        frame = slice_bigwig(source, chrom, start, end, max_points)
+    elif re.search(r"\.(bed|bedgraph|bdg|narrowpeak|broadpeak)(\.gz)?$", str(source).lower()):
+        frame = slice_bed(source, chrom, start, end)
+    else:
+        raise ValueError(f"track {label!r}: {source} is neither a DataFrame nor a bigWig, bedGraph, BED, narrowPeak or broadPeak file")
+    if "value" in frame.columns:
+        return _thinned(frame.sort_values("start").dropna(subset=["value"]), start, end, max_points)
+    if len(frame) > MAX_FEATURES:
+        raise ValueError(
+            f"track {label!r} has {len(frame):,} features in {locus_string(chrom, start, end)}, more than {MAX_FEATURES:,}: show a smaller region"
+        )
+    return frame
+
+
+# The figure -----------------------------------------------------------------------------------------------------------
+
+
+def track_chart(locus, tracks, genome=None, width=620, height=46):
+    """Several tracks at one locus as a figure with a shared axis, labels at the left.
+
+    Parameters
+    ----------
+    locus, tracks
+        See the module's description.
+    genome : Genome, optional
+        Where given and the locus has at most 150 bp, the reference is written above the axis.
+    width, height : int
+        Pixels; height of one signal.
+
+    Returns
+    -------
+    alt.VConcatChart
+        The axis is 0-based.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`slice_bigwig` and :func:`slice_bed`; empty region, no tracks, chromosome not in the genome.
+    """
+    import altair as alt
+
+    chrom, start, end = parse_locus(locus)
+    frames = {label: (track, _data(label, track["data"], chrom, start, end, width)) for label, track in _options(tracks).items()}
+    scale = alt.Scale(domain=[start, end], nice=False, zero=False)
+    x = alt.X("start:Q", axis=None, scale=scale)
+    rows = [
+        (_signal_row if "value" in frame.columns else _feature_row)(
+            alt, frame, label, track.get("color", COLORS[i % len(COLORS)]), track, x, (start, end), width, height
+        )
+        for i, (label, (track, frame)) in enumerate(frames.items())
+    ]
+    if genome is not None:
+        _check_chromosome(chrom, genome.chromsizes, "the genome")
+        if end - start <= 150:
+            rows.append(_sequence_row(alt, genome.sequence(chrom, start, end).upper(), start, x, width))
+    axis = alt.Axis(
+        format=",d", tickCount=5, tickMinStep=1, grid=False, labelFlush=False, labelFontSize=11, titleFontSize=12, titleFontWeight="normal"
+    )
+    ruler = alt.Chart(pd.DataFrame({"start": [start]})).mark_point(opacity=0).properties(width=width, height=1)
+    rows.append(ruler.encode(x=alt.X("start:Q", title=f"position on {chrom} (bp, 0-based)", axis=axis, scale=scale)))
+    return alt.vconcat(*rows, spacing=5).configure(background="white", view=alt.ViewConfig(stroke="transparent"))
+
+
+def _label(alt, label, **options):
+    """The axis of one row: its label at the left, level with the row, one column for all rows."""
+    return alt.Axis(
+        title=label, titleAngle=0, titleAlign="right", titleBaseline="middle", titleX=-40, titleY=options.pop("middle"), titleFontWeight="normal",
+        titleFontSize=12, titleLimit=180, labelFontSize=10, grid=False, **options,
+    )  # fmt: skip
+
+
+def _signal_row(alt, frame, label, color, track, x, region, width, height):
+    low = min(0.0, float(frame["value"].min())) if len(frame) else 0.0
+    high = max(0.0, float(frame["value"].max())) if len(frame) else 1.0
+    domain = [track.get("min", low), track.get("max", high if high > low else low + 1)]
+    axis = _label(alt, label, values=domain, format="~g" if all(float(v).is_integer() for v in domain) else ".2~g", middle=height / 2)
+    y = alt.Y("value:Q", axis=axis, scale=alt.Scale(domain=domain, nice=False, clamp=True))
+    tooltip = [alt.Tooltip("start:Q", format=",d"), alt.Tooltip("end:Q", format=",d"), alt.Tooltip("value:Q", format=".4g", title=label)]
+    # The thin stroke closes the seams that antialiasing leaves between neighbours.
+    bars = alt.Chart(frame).mark_rect(color=color, stroke=color, strokeWidth=0.4).encode(x=x, x2="end:Q", y=y, y2=alt.datum(0), tooltip=tooltip)
+    zero = alt.Chart(pd.DataFrame({"value": [0.0], "start": [region[0]], "end": [region[1]]}))
+    zero = zero.mark_rule(color="#BBBBBB", strokeWidth=0.7).encode(x=x, x2="end:Q", y=y)
+    return alt.layer(zero, bars).properties(width=width, height=height)
+
+
+def _feature_row(alt, frame, label, color, track, x, region, width, height):
+    frame = frame.sort_values("start")
+    named = False
+    if len(frame) and "name" in frame.columns:
+        # A name is written where it ends before the next feature begins; the others are in the tooltips.
+        room = np.diff(frame["start"], append=region[1]) * width / (region[1] - region[0])
+        text = frame["name"].fillna("").astype(str).replace(".", "")
+        frame = frame.assign(text=text.where(text.str.len() * 6 + 4 < room, ""))
+        named = bool(frame["text"].ne("").any())
+    row = 28 if named else 14
+    y = alt.Y("row:Q", axis=_label(alt, label, labels=False, ticks=False, domain=False, middle=row / 2), scale=alt.Scale(domain=[0, 1]))
+    # A point feature of a wide region would be thinner than a pixel: it is drawn at least one and a half pixels wide.
+    least = 1.5 * (region[1] - region[0]) / width
+    frame = frame.assign(row=0.5, drawn=np.minimum(np.maximum(frame["end"], frame["start"] + least), region[1])) if len(frame) else frame
+    if not len(frame):  # an empty row says that there is nothing, not that the track is missing
+        frame = pd.DataFrame({"start": [(region[0] + region[1]) / 2], "row": 0.5, "text": "none here"})
+        return alt.Chart(frame).mark_text(color="#999999", fontSize=10).encode(x=x, y=y, text="text:N").properties(width=width, height=row)
+    tooltip = [
+        *(f"{column}:N" for column in ("name", "strand") if column in frame.columns),
+        *(alt.Tooltip(f"{c}:Q", format=",d") for c in ("start", "end")),
+    ]
+    bars = alt.Chart(frame).mark_rect(color=color, height=9, opacity=0.85, yOffset=-7 if named else 0)
+    bars = bars.encode(x=x, x2="drawn:Q", y=y, tooltip=tooltip)
+    if named:
+        names = alt.Chart(frame).mark_text(align="left", fontSize=10, dy=7, color="#333333").encode(x=x, y=y, text="text:N")
+        bars = alt.layer(bars, names)
+    return bars.properties(width=width, height=row)
+
+
+def _sequence_row(alt, sequence, start, x, width):
+    letters = pd.DataFrame({"start": start + np.arange(len(sequence)) + 0.5, "base": list(sequence), "row": 0.5})
+    color = alt.Color("base:N", legend=None, scale=alt.Scale(domain=list(BASES), range=list(BASES.values())))
+    y = alt.Y("row:Q", axis=_label(alt, "reference", labels=False, ticks=False, domain=False, middle=8), scale=alt.Scale(domain=[0, 1]))
+    size = float(np.clip(1.3 * width / len(sequence), 6, 13))
+    return (
+        alt.Chart(letters)
+        .mark_text(font="monospace", fontWeight="bold", fontSize=size)
+        .encode(x=x, y=y, text="base:N", color=color)
+        .properties(width=width, height=16)
+    )
+
+
+# The browser ----------------------------------------------------------------------------------------------------------
+
+
+def show(locus, tracks, genome=None, mode="auto", height=None):
+    """Show tracks at a locus in the IGV genome browser, with a figure wherever scripts do not run.
+
+    Parameters
+    ----------
+    locus, tracks
+        See the module's description.
+    genome : Genome, optional
+        For the reference sequence and the chromosome's length: anything with ``chromsizes`` and ``sequence(chrom, start, end)``.
+    mode : str
+        "static": one self-contained output (about 0.6 MB and the data around the locus) that works in a trusted notebook, after saving and opening it
+        again, and in an HTML export, all without a network or a kernel. Where scripts are not allowed, its figure shows.
+        "live": igv-notebook's browser in JupyterLab, which reads whole bigWig files from the server. Opened again after saving, it shows the figure.
+        "auto": live where this kernel belongs to a running Jupyter server, static where it does not (papermill, nbconvert, tests).
+    height : int, optional
+        Pixels of the browser in static mode; default what the tracks take.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`track_chart`; unknown mode; more data than a view can hold.
+    """
+    from IPython.display import HTML, display
+
+    if mode not in ("auto", "live", "static"):
+        raise ValueError(f"mode must be 'auto', 'live' or 'static', not {mode!r}")
+    server = None if mode == "static" else _server()
+    if mode == "live" or server is not None:
+        _show_live(locus, tracks, genome, server)
+    else:
+        display(HTML(static_html(locus, tracks, genome, height)))
+
+
+def static_html(locus, tracks, genome=None, height=None):
+    """The self-contained view of :func:`show` as HTML: the figure, and IGV with its data in a frame that takes the figure's place once it is up.
+
+    Parameters
+    ----------
+    locus, tracks, genome, height
+        As in :func:`show`.
+
+    Returns
+    -------
+    str
+    """
+    config = igv_config(locus, tracks, genome)
+    data = json.dumps(config, separators=(",", ":"))
+    if len(data) > EMBED_LIMIT:
+        raise ValueError(
+            f"the tracks at this locus are {len(data) / 1e6:.1f} MB of text, more than {EMBED_LIMIT / 1e6:.0f}: show fewer tracks or a smaller region"
+        )
+    height = height or 170 + sum(track["height"] + 6 for track in config["tracks"])  # 170: IGV's bar, ruler and reference
+    page = _PAGE % {"igv": _igv_script(), "config": data.replace("</", "<\\/"), "height": height}
+    frame = f'<iframe title="IGV" style="width:100%;height:0;border:0" srcdoc="{html.escape(page)}"></iframe>'
+    return f"<div>{_picture(locus, tracks, genome)}{frame}</div>"
+
+
+# The frame shares its page's origin, so it can hide the figure before it. Compressed, igv.js is a third of its size in every saved notebook.
+_PAGE = """<!doctype html><meta charset="utf-8"><body style="margin:0"><div id="igv"></div><script>
+(async () => {
+  try {
+    const bytes = Uint8Array.from(atob("%(igv)s"), c => c.charCodeAt(0));
+    const script = document.createElement("script");
+    script.textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+    document.head.append(script);
+    window.browser = await igv.createBrowser(document.getElementById("igv"), %(config)s);
+    window.frameElement.previousElementSibling.style.display = "none";
+    window.frameElement.style.height = "%(height)dpx";
+  } catch (error) { console.error("IGV: " + error); }
+})();
+</script>"""
+
+
+def igv_config(locus, tracks, genome=None, flank=1.0, server=None):
+    """What igv.js is told: the reference, the locus and the tracks, with the data around the locus inside.
+
+    Parameters
+    ----------
+    locus, tracks, genome
+        As in :func:`show`.
+    flank : float
+        Data on either side of the locus, in widths of the locus: how far one can pan.
+    server : dict, optional
+        ``root_dir`` of the Jupyter server: bigWig files below it are named instead of embedded.
+
+    Returns
+    -------
+    dict
+        Serialisable as JSON; nothing in it needs a network.
+    """
+    chrom, start, end = parse_locus(locus)
+    size = None
+    if genome is not None:
+        _check_chromosome(chrom, genome.chromsizes, "the genome")
+        size = int(genome.chromsizes[chrom])
+        if end > size:
+            raise ValueError(f"locus {locus_string(chrom, start, end)} ends past the end of {chrom} ({size:,} bp)")
+    options = _options(tracks)
+    margin = int(flank * (end - start))
+    around = max(0, start - margin), min(size or end + margin, end + margin)
+    points = min(3_000, 24_000 // len(options))
+    shown = [_igv_track(label, track, COLORS[i % len(COLORS)], chrom, around, points, server) for i, (label, track) in enumerate(options.items())]
+    return {
+        "reference": _igv_reference(genome, chrom, start, end, size or around[1]),
+        "locus": locus_string(chrom, start, end),
+        "tracks": shown,
+        "loadDefaultGenomes": False,  # or igv.js asks igv.org for its list of genomes
+        "showIdeogram": False,
+        "showSVGButton": True,
+    }
+
+
+def _igv_reference(genome, chrom, start, end, size):
+    """A FASTA of the sequence around the locus only. igv.js places it by its header, ``>chrom:first-last @len=length``, first and last 1-based."""
+    if genome is None:
+        first, sequence = 0, "N"
+    else:
+        spare = max(0, SEQUENCE_LIMIT - (end - start)) // 2
+        first = max(0, start - spare)
+        sequence = genome.sequence(chrom, first, min(size, first + SEQUENCE_LIMIT))
+    # igv.js takes the offset only where last > first.
+    fasta = f">{chrom}:{first + 1}-{max(first + len(sequence), first + 2)} @len={size}\n{sequence}\n"
+    return {"id": "reference", "name": "reference", "fastaURL": _data_uri(gzip.compress(fasta.encode(), 6, mtime=0), "gzip"), "indexed": False}
+
+
+def _igv_track(label, track, color, chrom, around, points, server):
+    source = track["data"]
+    config = {"name": label, "height": track.get("height", 60), "color": track.get("color", color)}
+    limits = {key: track[key] for key in ("min", "max") if key in track}
+    if server is not None and str(source).lower().endswith((".bw", ".bigwig")):
+        url = _served(_existing(source), server)
+        if url:
+            slice_bigwig(source, chrom, *around, max_points=1)  # igv.js shows nothing where a file is broken: say it here
+            return config | {"type": "wig", "format": "bigwig", "url": url, "autoscale": not limits} | limits
+    frame = _data(label, source, chrom, *around, points)
+    if "value" in frame.columns:
+        values = [float(f"{value:.5g}") for value in frame["value"]]
+        rows = [{"chr": chrom, "start": int(a), "end": int(b), "value": v} for a, b, v in zip(frame["start"], frame["end"], values, strict=True)]
+        return config | {"type": "wig", "features": rows, "autoscale": not limits} | limits
+    rows = frame.assign(chr=chrom)[["chr", *(c for c in ("start", "end", "name", "strand") if c in frame.columns)]].to_dict("records")
+    return config | {"type": "annotation", "features": rows, "height": 40, "displayMode": "EXPANDED"}
+
+
+def _served(path, server):
+    """A file's URL as igv-notebook expects it, from the server's root; a data URI where the server cannot reach it; None where it is too large."""
+    root = Path(server["root_dir"]).resolve()
+    path = path.resolve()
+    hidden = path.is_relative_to(root) and any(part.startswith(".") for part in path.relative_to(root).parts)
+    if path.is_relative_to(root) and not hidden:  # Jupyter does not hand out hidden files
+        return "/" + path.relative_to(root).as_posix()
+    return _data_uri(path.read_bytes()) if path.stat().st_size <= FILE_LIMIT else None
+
+
+def _data_uri(data, kind="octet-stream"):
+    return f"data:application/{kind};base64," + base64.b64encode(data).decode()
+
+
+@functools.cache
+def _igv_script():
+    import importlib.util
+
+    script = Path(importlib.util.find_spec("igv_notebook").origin).parent / "js" / "igv.iife.js"
+    return base64.b64encode(gzip.compress(script.read_bytes(), 9, mtime=0)).decode()
+
+
+def _picture(locus, tracks, genome, identity=""):
+    import vl_convert
+
+    png = vl_convert.vegalite_to_png(track_chart(locus, tracks, genome).to_dict(), scale=2)
+    width = int.from_bytes(png[16:20], "big") // 2
+    source = "data:image/png;base64," + base64.b64encode(png).decode()
+    where = html.escape(locus_string(*parse_locus(locus)))
+    return f'<img id="{identity}" alt="tracks at {where}" width="{width}" style="max-width:100%" src="{source}"/>'
+
+
+def _server():
+    """The Jupyter server this kernel was started by, or None: a papermill started from a notebook inherits its environment but is another's child."""
+    if not os.environ.get("JPY_SESSION_NAME"):
+        return None
+    try:
+        from jupyter_server.serverapp import list_running_servers
+    except ImportError:
+        return None
+    parent = os.environ.get("JPY_PARENT_PID")
+    return next((server for server in list_running_servers() if str(server.get("pid")) == parent), None)
+
+
+def _show_live(locus, tracks, genome, server):
+    import igv_notebook
+    from IPython.display import HTML, Javascript, display
+
+    config = igv_config(locus, tracks, genome, flank=5.0, server=server or {"root_dir": os.getcwd()})
+    identity = "tracks-" + os.urandom(6).hex()
+    display(HTML(_picture(locus, tracks, genome, identity)))
+    igv_notebook.init()
+    browser = igv_notebook.Browser(config)
+    # The figure gives way once the browser has drawn; in a notebook opened again the browser cannot, and the figure stays.
+    display(Javascript(_GIVE_WAY % {"image": identity, "browser": browser.igv_id}))
+
+
+_GIVE_WAY = """const wait = setInterval(() => {
+  const image = document.getElementById("%(image)s"), box = document.getElementById("%(browser)s_igvcontainer");
+  if (image && box && box.shadowRoot && box.shadowRoot.querySelector("canvas")) { image.style.display = "none"; clearInterval(wait); }
+}, 200); setTimeout(() => clearInterval(wait), 60000);"""

@@ -1,0 +1,170 @@
+"""Charts: what is drawn, what is refused, and that every chart renders, alone and beside another."""
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+
+from nbgenomics import charts
+
+RNG = np.random.default_rng(0)
+UNIT = np.linspace(0, 1, 20)
+HISTORY = pd.DataFrame(
+    [(e, s, m, v + 0.1 * (e - 3) ** 2) for e in range(1, 6) for s, v in (("train", 0.1), ("valid", 0.3)) for m in ("loss", "auprc")],
+    columns=["epoch", "split", "metric", "value"],
+)
+SCORES = pd.DataFrame(
+    {
+        "configuration": ["order 1", "order 3"],
+        "metric": "auprc",
+        "value": [0.4, 0.6],
+        "low": [0.3, 0.5],
+        "high": [0.5, 0.7],
+        "baseline": 0.02,
+        "paper": [0.5, None],
+    }
+)
+CURVE = pd.DataFrame(
+    {"target": "JunD", "recall": UNIT, "precision": 1 - UNIT / 2, "fpr": UNIT, "tpr": UNIT**0.3, "threshold": [np.inf, *(1 - UNIT[1:])]}
+)
+HEIGHTS = pd.DataFrame({"position": np.arange(200), "base": RNG.choice(list("ACGT"), 200), "height": RNG.normal(0, 0.1, 200)})
+REGIONS = pd.DataFrame(
+    {"chrom": ["chr20", "chr20", "chrX"], "start": [0, 1000, 0], "end": [200, 1200, 200], "split": ["train", "valid", "test"], "JunD": [1, 0, 1]}
+)
+PWM = RNG.dirichlet([0.3] * 4, 8)
+PROFILE = pd.DataFrame({"position": np.tile([-50, 0, 50], 2), "value": 1.0, "track": "+", "label": ["positive"] * 3 + ["negative"] * 3})
+BINS = pd.DataFrame({"low": [0, 1, 0, 1], "high": [1, 2, 1, 2], "count": [5, 0, 3, 900], "group": ["A", "A", "B", "B"], "state": "raw"})
+
+ALL = {
+    "training_curves": lambda: charts.training_curves(HISTORY),
+    "precision_recall": lambda: charts.precision_recall(CURVE, prevalence=0.02),
+    "precision_recall_by_target": lambda: charts.precision_recall(CURVE, prevalence={"JunD": 0.02}),
+    "roc": lambda: charts.roc(CURVE),
+    "calibration": lambda: charts.calibration(
+        pd.DataFrame({"target": "JunD", "predicted": UNIT / 9, "observed": UNIT / 8, "low": UNIT / 9, "high": UNIT / 6})
+    ),
+    "scores": lambda: charts.scores(SCORES, by="configuration"),
+    "scores_colored": lambda: charts.scores(SCORES, by="configuration", color="configuration"),
+    "seeds": lambda: charts.seeds(pd.concat([SCORES.assign(seed=seed) for seed in (1, 2, 3)])),
+    "logo": lambda: charts.logo(HEIGHTS.head(20)),
+    "attribution_track": lambda: charts.attribution_track(HEIGHTS, marks=pd.DataFrame({"start": [50], "end": [60], "name": ["JUND"]})),
+    "motif_match": lambda: charts.motif_match(PWM, PWM[::-1, ::-1], offset=-2, strand="-"),
+    "coverage_profile": lambda: charts.coverage_profile(PROFILE),
+    "heatmap": lambda: charts.heatmap(SCORES, "metric", "configuration"),
+    "split_overview": lambda: charts.split_overview(REGIONS),
+    "label_balance": lambda: charts.label_balance(REGIONS, ["JunD"]),
+    "distribution": lambda: charts.distribution(BINS, panel="state", log=True),
+}
+
+
+def ink(png):
+    import io
+
+    import matplotlib.image
+
+    return (matplotlib.image.imread(io.BytesIO(png))[..., :3].min(axis=2) < 0.9).sum()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_chart_draws_something(name):
+    png = vl_convert.vegalite_to_png(ALL[name]().to_dict())
+    assert ink(png) > 500
+
+
+def test_two_charts_side_by_side_keep_their_own_colours():
+    both = pd.concat([CURVE.assign(model=model) for model in ("a", "b", "c")])
+    vega = vl_convert.vegalite_to_vega((charts.training_curves(HISTORY) | charts.roc(both)).to_dict())
+    domains = [scale["domain"] for scale in vega["scales"] if "color" in scale["name"]]
+    assert sorted(map(str, domains)) == sorted(map(str, [["train", "valid"], ["a", "b", "c"]]))
+
+
+def test_best_epoch_is_the_lowest_validation_loss():
+    frame = HISTORY.copy()
+    frame.loc[(frame.epoch == 2) & (frame.split == "valid") & (frame.metric == "loss"), "value"] = 0.01
+    assert "best: 2" in vl_convert.vegalite_to_svg(charts.training_curves(frame).to_dict())
+    assert "best: 4" in vl_convert.vegalite_to_svg(charts.training_curves(frame, best=4).to_dict())
+
+
+def test_the_paper_is_in_the_legend_only_where_it_reported_a_number():
+    svg = vl_convert.vegalite_to_svg(charts.scores(SCORES, by="configuration").to_dict())
+    assert "paper, as reported" in svg and "baseline" in svg
+    svg = vl_convert.vegalite_to_svg(charts.scores(SCORES.drop(columns="paper"), by="configuration").to_dict())
+    assert "paper" not in svg
+
+
+def test_seeds_writes_the_mean():
+    frame = pd.DataFrame({"configuration": "a", "seed": [1, 2, 3], "value": [0.1, 0.2, 0.6]})
+    assert ">0.300<" in vl_convert.vegalite_to_svg(charts.seeds(frame).to_dict())
+
+
+def test_stacked_letters_lie_on_each_other():
+    heights = pd.DataFrame({"position": [0, 0, 0, 1], "base": list("ACGT"), "height": [0.5, 1.0, -0.2, -0.3]})
+    got = charts._stacked(heights).set_index(["position", "base"])[["y0", "y1"]]
+    assert got.loc[(0, "A")].tolist() == [0.0, 0.5]  # the tallest outermost
+    assert got.loc[(0, "C")].tolist() == [0.5, 1.5]
+    assert got.loc[(0, "G")].tolist() == [0.0, -0.2]
+    assert got.loc[(1, "T")].tolist() == [0.0, -0.3]
+
+
+def test_glyphs_have_the_shape_of_their_letters():
+    from matplotlib.path import Path
+
+    inside = {g["base"]: Path(np.column_stack([g["gx"], g["gy"]])).contains_points for g in charts._glyphs()}
+    assert inside["T"]([[0.5, 0.2], [0.1, 0.95]]).all() and not inside["T"]([[0.1, 0.2]]).any()
+    assert inside["C"]([[0.1, 0.5]]).all() and not inside["C"]([[0.95, 0.5]]).any()
+    assert not inside["A"]([[0.05, 0.9]]).any() and inside["A"]([[0.5, 0.95]]).all()
+
+
+def test_attribution_opens_on_the_strongest_part():
+    heights = HEIGHTS.assign(height=0.001)
+    heights.loc[120:129, "height"] = 1.0
+    first, last = charts._strongest(heights, 0, 200, width=50)
+    assert last - first == 50 and abs((first + last) / 2 - 125) <= 1
+    with pytest.raises(ValueError, match="must lie inside the positions 0-200"):
+        charts.attribution_track(heights, focus=(190, 230))
+
+
+def test_aligned_motifs_share_their_columns():
+    """A target with two columns before the query's, given reverse-complemented: its drawn letters must be the query's where they overlap."""
+    target = np.vstack([RNG.dirichlet([1] * 4, 2), PWM])
+    spec = charts.motif_match(PWM, target[::-1, ::-1], offset=2, strand="-").to_dict()
+    rows = [pd.DataFrame(data) for data in spec["datasets"].values() if data and "letter" in data[0]]
+    query, shifted = sorted(rows, key=len)
+    both = query.merge(shifted, on=["position", "base"])
+    assert len(both) == len(query) and np.allclose(both["height_x"], both["height_y"])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: charts.roc(CURVE.drop(columns="tpr")), "missing: tpr"),
+        (lambda: charts.roc(CURVE.head(0)), "without rows"),
+        (lambda: charts.roc([1, 2]), "was given list"),
+        (lambda: charts.roc(pd.concat([CURVE] * 300)), r"6,000 rows.*iloc\[::2\]"),
+        (lambda: charts.logo(HEIGHTS.assign(base="N")), "also has 'N'"),
+        (lambda: charts.logo(HEIGHTS.assign(height=0.0)), "zero or missing"),
+        (lambda: charts.motif_match(PWM.T, PWM), r"shape is \(4, 8\)"),
+        (lambda: charts.motif_match(PWM, PWM, strand="."), "strand must be"),
+    ],
+)
+def test_refusals_say_what_and_why(call, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        call()
+
+
+def test_arguments_stay_as_they_were():
+    before = SCORES.copy(), REGIONS.copy(), HEIGHTS.copy()
+    for name in ("scores", "split_overview", "label_balance", "attribution_track"):
+        ALL[name]()
+    for frame, kept in zip((SCORES, REGIONS, HEIGHTS), before, strict=True):
+        pd.testing.assert_frame_equal(frame, kept)
+
+
+def test_an_output_has_vega_for_jupyter_and_a_png_for_everyone_else():
+    assert alt.renderers.active == "nbgenomics"
+    bundle, metadata = charts.roc(CURVE)._repr_mimebundle_()
+    assert bundle["application/vnd.vega.v5+json"]["$schema"].endswith("/vega/v5.json")
+    assert bundle["image/png"][:4] == b"\x89PNG"
+    assert 250 < metadata["image/png"]["width"] < 500  # of the chart, not of the doubled PNG
+    assert "http" not in str({key: value for key, value in bundle["application/vnd.vega.v5+json"].items() if key != "$schema"})
