@@ -31,26 +31,24 @@ COMPLEMENT = 0xF04  # unmapped, secondary, QC fail, duplicate, supplementary: wh
 def simulate_bam(path: Path, n: int) -> None:
     """Sorted single-end reads of 50 bp with base qualities, a tenth with a deletion, a twentieth duplicates (simulated)."""
     random = np.random.default_rng(0)
-    with path.open("wb") as out:
-        writer = subprocess.Popen(["samtools", "view", "-b", "-o", str(path), "-"], stdin=subprocess.PIPE, text=True)
-        writer.stdin.write("@HD\tVN:1.6\tSO:coordinate\n" + "".join(f"@SQ\tSN:{name}\tLN:{size}\n" for name, size in SIZES.items()))
-        pool = "".join(random.choice(list("ACGT"), 100_000))
-        quality = "".join(random.choice(list("#-5<AFJJJJJ"), 100_000))
-        for name, size in SIZES.items():
-            count = n * size // sum(SIZES.values())
-            start = np.sort(random.integers(0, size - 100, count)) + 1
-            flag = random.choice([0, 16, 1024, 1040], count, p=[0.475, 0.475, 0.025, 0.025])
-            cigar = random.choice(["50M", "25M3D25M"], count, p=[0.9, 0.1])
-            at, mapq = random.integers(0, 99_900, count), random.integers(0, 61, count)
-            rows = zip(start.tolist(), flag.tolist(), cigar.tolist(), at.tolist(), mapq.tolist(), strict=True)
-            writer.stdin.writelines(
-                f"read{i}:{name}:{a}\t{f}\t{name}\t{s}\t{m}\t{c}\t*\t0\t0\t{pool[a : a + 50]}\t{quality[a : a + 50]}\tNM:i:0\tMD:Z:50\n"
-                for i, (s, f, c, a, m) in enumerate(rows)
-            )
-        writer.stdin.close()
-        if writer.wait():
-            raise RuntimeError("samtools could not write the simulated BAM")
-        out.flush()
+    writer = subprocess.Popen(["samtools", "view", "-b", "-o", str(path), "-"], stdin=subprocess.PIPE, text=True)
+    writer.stdin.write("@HD\tVN:1.6\tSO:coordinate\n" + "".join(f"@SQ\tSN:{name}\tLN:{size}\n" for name, size in SIZES.items()))
+    pool = "".join(random.choice(list("ACGT"), 100_000))
+    quality = "".join(random.choice(list("#-5<AFJJJJJ"), 100_000))
+    for name, size in SIZES.items():
+        count = n * size // sum(SIZES.values())
+        start = np.sort(random.integers(0, size - 100, count)) + 1
+        flag = random.choice([0, 16, 1024, 1040], count, p=[0.475, 0.475, 0.025, 0.025])
+        cigar = random.choice(["50M", "25M3D25M"], count, p=[0.9, 0.1])
+        at, mapq = random.integers(0, 99_900, count), random.integers(0, 61, count)
+        rows = zip(start.tolist(), flag.tolist(), cigar.tolist(), at.tolist(), mapq.tolist(), strict=True)
+        writer.stdin.writelines(
+            f"read{i}:{name}:{a}\t{f}\t{name}\t{s}\t{m}\t{c}\t*\t0\t0\t{pool[a : a + 50]}\t{quality[a : a + 50]}\tNM:i:0\tMD:Z:50\n"
+            for i, (s, f, c, a, m) in enumerate(rows)
+        )
+    writer.stdin.close()
+    if writer.wait():
+        raise RuntimeError("samtools could not write the simulated BAM")
     pysam.index(str(path))
 
 
@@ -190,7 +188,7 @@ def bench_bigwig(folder: Path, repeats: int) -> None:
 
             def bigtools(start=start):
                 with pybigtools.open(str(path)) as file:
-                    return np.stack([file.values("chr1", s, s + WIDTH).reshape(-1, BIN).mean(1) for s in start.tolist()])[..., None]
+                    return np.stack([file.values("chr1", s, s + WIDTH, fillna=0).reshape(-1, BIN).mean(1) for s in start.tolist()])[..., None]
 
             rows["pybigtools.values"] = bigtools
         results = [run() for run in rows.values()]

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from nbgenomics import datasets, genome, interpret, models
 
-BATCH, STEPS, ROUNDS = 64, 400, 5
+BATCH, STEPS, ROUNDS = 64, 200, 5
 
 
 def main() -> None:

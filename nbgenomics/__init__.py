@@ -5,4 +5,8 @@ models are plain functional ``keras.Model`` objects with named inputs; results a
 ``notebooks/01_data_preparation.ipynb``, or ``python -m nbgenomics --help`` on the command line.
 """
 
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells of its kernels on every start; errors stay
+
 __version__ = "0.1.0"

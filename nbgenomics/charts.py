@@ -8,6 +8,7 @@ first. Charts can be put together with ``a | b`` and ``a & b``; each keeps its o
 
 import functools
 import struct
+import time
 
 import altair as alt
 import numpy as np
@@ -796,3 +797,37 @@ def distribution(frame, by="group", panel=None, label="value", log=False, width=
 
 
 enable()
+
+
+# Live ---------------------------------------------------------------------------------------------------------------------------------------------------
+
+
+class live:
+    """Redraw one chart in place while work goes on, at most every `every` seconds.
+
+    Call it with what to draw; call `finish` with the last state. Outside a notebook nothing is shown.
+
+    Parameters
+    ----------
+    draw : callable
+        From a DataFrame to a chart, such as :func:`training_curves`.
+    every : float
+        Seconds; a chart costs some tenths of one.
+    """
+
+    def __init__(self, draw, every=3.0):
+        self.draw, self.every, self.shown, self.handle = draw, every, time.monotonic(), None
+
+    def __call__(self, frame):
+        if time.monotonic() - self.shown >= self.every:
+            self.finish(frame)
+
+    def finish(self, frame):
+        """Draw now."""
+        from IPython.display import display
+
+        if self.handle is None:
+            self.handle = display(self.draw(frame), display_id=True)
+        else:
+            self.handle.update(self.draw(frame))
+        self.shown = time.monotonic()

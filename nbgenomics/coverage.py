@@ -90,9 +90,16 @@ def _orient(values: np.ndarray, minus: np.ndarray, stranded: bool) -> np.ndarray
 def _count_points(values: np.ndarray, windows: _Windows, chrom: str, points: np.ndarray) -> None:
     """Add to `values` (n, bins) how many of `points` fall into each bin."""
     points = np.sort(points)
-    steps = np.arange(windows.bins + 1) * windows.bin_size
+    steps = (np.arange(windows.bins + 1) * windows.bin_size).astype(points.dtype)
     for rows in windows.chunks(chrom):
-        values[rows] += np.diff(np.searchsorted(points, windows.start[rows, None].astype(points.dtype) + steps.astype(points.dtype)))
+        start = windows.start[rows].astype(points.dtype)
+        low, high = np.searchsorted(points, start), np.searchsorted(points, start + steps[-1])
+        if (high - low).sum() > len(rows) * windows.bins:  # more points than bins: look up the bins' edges
+            values[rows] += np.diff(np.searchsorted(points, start[:, None] + steps))
+        else:
+            row, point = _ranges(low, high)
+            cell = row * windows.bins + (points[point] - start[row]) // windows.bin_size
+            values[rows] += np.bincount(cell, minlength=len(rows) * windows.bins).reshape(len(rows), -1)
 
 
 def _mean_depth(values: np.ndarray, windows: _Windows, chrom: str, start: np.ndarray, end: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 from nbgenomics.genome import reverse_complement
 from nbgenomics.intervals import check_leakage
 
+_AT_ONCE = 16  # batches that Python prepares in one go; TensorFlow cuts them up, so that small nets do not wait for Python
 Batch = dict[str, np.ndarray]
 Augmentation = Callable[[Batch, np.random.Generator, "WindowDataset"], Batch]
 
@@ -153,18 +154,19 @@ class WindowDataset:
             if shuffle:
                 yield from self._shuffled(batch_size, np.random.default_rng([seed, next(passes)]), targets)
             else:
-                for start in range(0, len(self), batch_size):
-                    batch = self[start : start + batch_size]
+                for start in range(0, len(self), batch_size * _AT_ONCE):
+                    batch = self[start : start + batch_size * _AT_ONCE]
                     yield batch if targets else batch[0]
 
         count = max(len(self) // batch_size, 1) if shuffle else -(-len(self) // batch_size)
-        data = tf.data.Dataset.from_generator(produce, output_signature=signature)
+        data = tf.data.Dataset.from_generator(produce, output_signature=signature).rebatch(batch_size)
         return data.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
     def _shuffled(self, batch_size: int, rng: np.random.Generator, targets: bool) -> Iterator:
-        order, values = rng.permutation(len(self)), self.targets.to_numpy()
-        for start in range(0, max(len(self) - batch_size + 1, 1), batch_size):
-            rows = order[start : start + batch_size]
+        whole = len(self) // batch_size * batch_size or len(self)
+        order, values = rng.permutation(len(self))[:whole], self.targets.to_numpy()
+        for start in range(0, whole, batch_size * _AT_ONCE):
+            rows = order[start : start + batch_size * _AT_ONCE]
             batch = self._read(rows)
             for augmentation in self.augmentations:
                 batch = augmentation(batch, rng, self)

@@ -12,6 +12,7 @@ neighbouring windows share sequence, reads and peaks, and treating them as indep
 """
 
 import functools
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,10 +22,12 @@ FDR = {"recall_at_fdr5": 0.05, "recall_at_fdr10": 0.10, "recall_at_fdr50": 0.50}
 RANKED = ("auprc", "auroc", *FDR)  # need labels 0 and 1
 SMALLER_IS_BETTER = ("mse", "mae", "brier", "log_loss")
 METRICS = (*RANKED, "pearson", "spearman", "r2", *SMALLER_IS_BETTER)
+BLOCKS = (1_000_000, 500_000, 200_000, 100_000, 50_000, 20_000, 10_000)  # base pairs
+ENOUGH = 30  # blocks: with fewer, a resampled interval is too narrow
 MAX_POINTS = 500  # rows of a curve: more than a chart can show
 
 
-def score(targets, predicted, regions=None, metrics=("auprc", "auroc"), block: int = 1_000_000, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def score(targets, predicted, regions=None, metrics=("auprc", "auroc"), block: int | None = None, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Score every target, with 95 % bootstrap intervals.
 
     Parameters
@@ -40,8 +43,8 @@ def score(targets, predicted, regions=None, metrics=("auprc", "auroc"), block: i
         ``auprc`` (average precision), ``auroc``, ``recall_at_fdr5`` (largest recall at a false discovery rate of at most 5 %), ``recall_at_fdr10``,
         ``recall_at_fdr50``, ``pearson``, ``spearman`` (ranks are those of all rows in every replicate), ``r2``, ``mse``, ``mae``, ``brier``,
         ``log_loss``.
-    block : int
-        Base pairs.
+    block : int, optional
+        Base pairs. By default 1 Mb, or on a small genome the largest of `BLOCKS` that leaves `ENOUGH` blocks with rows.
     n_boot : int
         Number of replicates; 0 leaves the intervals NaN.
     seed : int
@@ -73,7 +76,7 @@ def score(targets, predicted, regions=None, metrics=("auprc", "auroc"), block: i
     return scores
 
 
-def compare(targets, a, b, regions=None, metric: str = "auprc", block: int = 1_000_000, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def compare(targets, a, b, regions=None, metric: str = "auprc", block: int | None = None, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Compare two models on the same rows, target by target.
 
     Both are scored on the same resampled stretches of the genome, so that what makes a stretch easy or hard for both cancels.
@@ -256,8 +259,18 @@ def _checked(targets, predicted, regions, block, metrics) -> tuple[pd.DataFrame,
         return targets, predicted, np.arange(len(targets))
     if len(regions) != len(targets):
         raise ValueError(f"regions must have a row for each of the {len(targets)} targets, but have {len(regions)}")
-    blocks = pd.DataFrame({"chrom": regions["chrom"].astype(str).to_numpy(), "block": regions["start"].to_numpy() // block})
-    return targets, predicted, blocks.groupby(["chrom", "block"], sort=False).ngroup().to_numpy()
+    return targets, predicted, _blocks(regions, block)
+
+
+def _blocks(regions: pd.DataFrame, block: int | None) -> np.ndarray:
+    """Number of each row's block of the genome; without a size, the largest of `BLOCKS` that leaves enough of them."""
+    chrom = pd.factorize(regions["chrom"])[0]
+    for size in [block] if block else BLOCKS:
+        numbers = pd.MultiIndex.from_arrays([chrom, regions["start"].to_numpy() // size]).factorize()[0]
+        if (count := numbers.max() + 1) >= ENOUGH:
+            return numbers
+    warnings.warn(f"only {count} blocks of {size:,} bp to resample: the intervals may be too narrow", stacklevel=4)
+    return numbers
 
 
 def _measured(y, p, blocks):

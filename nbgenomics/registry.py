@@ -84,7 +84,7 @@ class Collection:
         return self.files.get(role, list(default))
 
 
-def fetch(dataset: str | Path, roles: Iterable[str] | None = None, *, confirm: bool = False) -> Collection:
+def fetch(dataset: str | Path, roles: Iterable[str] | None = None, *, without: Iterable[str] = (), confirm: bool = False) -> Collection:
     """Make a collection's files available here, verified, and say where they are.
 
     Parameters
@@ -93,6 +93,8 @@ def fetch(dataset: str | Path, roles: Iterable[str] | None = None, *, confirm: b
         Name of a collection (`available` lists them) or path of a ``.toml`` file.
     roles : iterable of str, optional
         Only these files; all by default.
+    without : iterable of str
+        Roles to leave out, whether the collection has them or not.
     confirm : bool
         Agree to downloads of several gigabytes.
 
@@ -121,6 +123,7 @@ def fetch(dataset: str | Path, roles: Iterable[str] | None = None, *, confirm: b
         if unknown := [role for role in roles if role not in {entry["role"] for entry in entries}]:
             raise ValueError(f"collection {name!r} has no role {unknown[0]!r}; it has {', '.join(dict.fromkeys(e['role'] for e in entries))}")
         entries = [entry for entry in entries if entry["role"] in roles]
+    entries = [entry for entry in entries if entry["role"] not in set(without)]
     folder = None
     if "simulate" in table:
         from nbgenomics import simulate

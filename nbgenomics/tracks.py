@@ -350,7 +350,7 @@ def show(locus, tracks, genome=None, mode="auto", height=None):
     mode : str
         "static": one self-contained output (about 0.6 MB and the data around the locus) that works in a trusted notebook, after saving and opening it
         again, and in an HTML export, all without a network or a kernel. Where scripts are not allowed, its figure shows.
-        "live": igv-notebook's browser in JupyterLab, which reads whole bigWig files from the server. Opened again after saving, it shows the figure.
+        "live": igv-notebook's browser in JupyterLab, which reads whole bigWig files from the server, also when the notebook is opened again.
         "auto": live where this kernel belongs to a running Jupyter server, static where it does not (papermill, nbconvert, tests).
     height : int, optional
         Pixels of the browser in static mode; default what the tracks take.
@@ -529,16 +529,24 @@ def _show_live(locus, tracks, genome, server):
     import igv_notebook
     from IPython.display import HTML, Javascript, display
 
-    config = igv_config(locus, tracks, genome, flank=5.0, server=server or {"root_dir": os.getcwd()})
     identity = "tracks-" + os.urandom(6).hex()
+
+    class Browser(igv_notebook.Browser):
+        # igv-notebook sends at once, but JupyterLab may run an output's script before the element of another is on the page (always where a saved
+        # notebook is opened again), and then nothing shows.
+        def _send(self, message):
+            display(Javascript(_SEND % {"message": json.dumps(message), "browser": self.igv_id, "image": identity}))
+
+    config = igv_config(locus, tracks, genome, flank=5.0, server=server or {"root_dir": os.getcwd()})
     display(HTML(_picture(locus, tracks, genome, identity)))
     igv_notebook.init()
-    browser = igv_notebook.Browser(config)
-    # The figure gives way once the browser has drawn; in a notebook opened again the browser cannot, and the figure stays.
-    display(Javascript(_GIVE_WAY % {"image": identity, "browser": browser.igv_id}))
+    Browser(config)
 
 
-_GIVE_WAY = """const wait = setInterval(() => {
-  const image = document.getElementById("%(image)s"), box = document.getElementById("%(browser)s_igvcontainer");
-  if (image && box && box.shadowRoot && box.shadowRoot.querySelector("canvas")) { image.style.display = "none"; clearInterval(wait); }
-}, 200); setTimeout(() => clearInterval(wait), 60000);"""
+# Waits for the browser's place and for igv.js; the figure gives way once something is drawn.
+_SEND = """{
+  const place = () => document.getElementById("%(browser)s_igvcontainer"), image = () => document.getElementById("%(image)s");
+  const until = (ready, then) => { const timer = setInterval(() => { if (ready()) { clearInterval(timer); then(); } }, 100); };
+  until(() => place() && window.igv?.MessageHandler, () => window.igv.MessageHandler.on(%(message)s));
+  until(() => image() && place()?.shadowRoot?.querySelector(".igv-viewport canvas"), () => { image().style.display = "none"; });
+}"""

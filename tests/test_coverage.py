@@ -159,8 +159,8 @@ def test_reads_extend_from_their_first_base(small):
 
 
 def test_window_past_the_ends_is_zero_there_and_keeps_its_place(small):
-    left, right = coverage.from_bam(small, table(("chr1", -50, 50), ("chr1", 2950, 3050)), bin_size=1)
-    assert positions(left[:, 0]) == {50: 1} and positions(right[:, 1]) == {49: 1}
+    left, right = coverage.from_bam(small, table(("chr1", -50, 50), ("chr1", 2940, 3040)), bin_size=1)
+    assert positions(left[:, 0]) == {50: 1} and positions(right[:, 1]) == {59: 1}
 
 
 def test_minus_strand_reverses_bins_and_swaps_strands(small):
@@ -247,12 +247,12 @@ def test_yeast_whole_chromosome_sum_and_midpoints(tmp_path):
 def test_small_pieces_give_the_same(monkeypatch):
     from nbgenomics import bam
 
-    whole = table(("chrII", 0, 813184), ("chrII", 700_000, 1_513_184))
+    whole = table(("chrII", 0, 813184), ("chrII", 300_000, 1_113_184))
     expected = coverage.from_bam(BAM, whole, bin_size=64)
     monkeypatch.setattr(bam, "PIECE", 1 << 14)  # less than a block: records and blocks both cross pieces
     monkeypatch.setattr(coverage, "CHUNK", 1)
     np.testing.assert_array_equal(coverage.from_bam(BAM, whole, bin_size=64), expected)
-    assert expected.sum() > 10_000
+    assert expected.sum() > 4_000
 
 
 # BAM errors

@@ -50,6 +50,7 @@ def test_point_values_are_those_of_scikit_learn_and_scipy(metric, ties):
 
 
 @pytest.mark.parametrize("metric", evaluation.METRICS)
+@pytest.mark.filterwarnings("ignore:only 10 blocks")
 def test_replicates_are_scores_of_the_drawn_rows(metric):
     # Every replicate must be what scikit-learn gives when the rows of a block are repeated as often as the block was drawn.
     y, p, regions = draw(n=400, prevalence=0.3, ties=True, blocks=10)
@@ -67,7 +68,7 @@ def test_replicates_are_scores_of_the_drawn_rows(metric):
             expected = ORACLES[metric](y[rows].astype(float), p[rows])
         assert replicate == pytest.approx(expected, rel=1e-9)
     low, high = np.percentile(replicates, [2.5, 97.5])
-    scored = evaluation.score(y, p, regions, [metric], n_boot=20, seed=3).iloc[0]
+    scored = evaluation.score(y, p, regions, [metric], block=1_000_000, n_boot=20, seed=3).iloc[0]
     assert (scored["low"], scored["high"]) == pytest.approx((low, high))
 
 
@@ -259,3 +260,16 @@ def test_wins_and_summary():
     summary = evaluation.summarise(repeats, ["target", "metric"]).set_index("target")
     assert summary.loc["a", ["mean", "min", "max", "n"]].tolist() == pytest.approx([0.45, 0.4, 0.5, 2])
     assert summary.loc["a", "sd"] == pytest.approx(np.std([0.4, 0.5], ddof=1)) and summary.loc["e", "n"] == 1
+
+
+def test_blocks_shrink_with_the_genome_and_too_few_are_said():
+    """One chromosome of 0.8 Mb is one block of 1 Mb: resampling it would give an interval without width."""
+    rng = np.random.default_rng(0)
+    start = np.arange(4000) * 200
+    regions = pd.DataFrame({"chrom": "chr4", "start": start, "end": start + 200})
+    y = rng.random(4000) < 0.1
+    scores = evaluation.score(y, y + rng.normal(size=4000), regions=regions, n_boot=100)
+    assert (scores.high - scores.low > 0.01).all()
+    assert len(np.unique(evaluation._blocks(regions, None))) == 40  # of 20 kb
+    with pytest.warns(UserWarning, match="only 1 blocks of 1,000,000 bp"):
+        evaluation.score(y, y + rng.normal(size=4000), regions=regions, n_boot=10, block=1_000_000)

@@ -27,8 +27,8 @@ INK = """() => {
     if (!canvas.closest(".igv-viewport") || !canvas.width || !canvas.height) continue;
     const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     for (let i = 0; i < data.length; i += 4) {
-      const [r, g, b, a] = data.slice(i, i + 4);
-      if (a > 0 && Math.max(r, g, b) - Math.min(r, g, b) > 60) ink++;
+      const r = data[i], g = data[i + 1], b = data[i + 2];
+      if (data[i + 3] > 0 && Math.max(r, g, b) - Math.min(r, g, b) > 60) ink++;
     }
   }
   return ink;
@@ -116,12 +116,22 @@ def open_notebook(page, url, notebook):
     """Open a notebook in a fresh workspace and wait for its kernel."""
     page.goto(f"{url}lab/tree/{notebook}?reset")
     page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.context", timeout=90_000)
-    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.context.ready }")
+    page.wait_for_function("window.jupyterapp.shell.currentWidget.context.isReady", timeout=90_000)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    kernel = "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel"
+    page.wait_for_function(f"{kernel}?.connectionStatus === 'connected' && {kernel}.status === 'idle'", timeout=90_000)
     page.wait_for_selector(IDLE, timeout=90_000)
 
 
-def command(page, name):
-    """Run one of JupyterLab's commands to its end, and wait until the kernel is idle."""
-    page.evaluate("async name => { await window.jupyterapp.commands.execute(name) }", name)
-    page.wait_for_selector(IDLE, timeout=120_000)
+def run_all(page):
+    """Run every cell and wait until each has run. The command's own promise is not awaited: nothing would bound that wait."""
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    ran = "[...window.jupyterapp.shell.currentWidget.content.model.cells].every(cell => cell.executionCount)"
+    page.wait_for_function(ran, timeout=90_000, polling=500)
+    page.wait_for_selector(IDLE, timeout=90_000)
+
+
+def save(page):
+    """Save the notebook and wait until it is on disk."""
+    page.evaluate("() => { window.jupyterapp.commands.execute('docmanager:save') }")
+    page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty", timeout=30_000, polling=500)
