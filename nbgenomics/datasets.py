@@ -1,6 +1,6 @@
 """Aligned arrays -> batches: named inputs, splits, and augmentation drawn once per sample for all inputs. Opens no files."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -111,13 +111,13 @@ class WindowDataset:
         """All rows in memory: inputs by name, and targets (n, targets)."""
         return self[:]
 
-    def features(self) -> np.ndarray:
+    def features(self, names: Iterable[str] | None = None) -> np.ndarray:
         """All rows as one float table (n, features) for scikit-learn: one-hot letters and coverage, side by side.
 
-        Order: input by input, position by position. Columns of codes are A, C, G, T a position; N is all zero.
+        Order: input by input (those named, or all), position by position. Columns of codes are A, C, G, T a position; N is all zero.
         """
-        flat = []
-        for array in self[:][0].values():
+        flat, inputs = [], self.arrays()[0]
+        for array in (inputs[name] for name in names or inputs):
             values = np.eye(5, 4, dtype=np.float32).take(array, axis=0) if array.dtype == np.uint8 else array
             flat.append(np.reshape(values, (len(values), -1)))
         return np.concatenate(flat, axis=1, dtype=np.float32)
