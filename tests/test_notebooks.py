@@ -104,6 +104,14 @@ def test_compare_runs(tmp_path):
     assert difference.low <= difference.difference <= difference.high
 
 
+def test_readme_example_runs():
+    """The Python of the README, with one epoch, as a reader would paste it."""
+    readme = (NOTEBOOKS.parent / "README.md").read_text()
+    source = re.search(r"```python\n(.*?)```", readme, re.S)[1].replace("epochs=5", "epochs=1")
+    check = "\nassert list(scores.metric) == ['auprc', 'auroc'] and why.values['sequence'].shape == (10, 500, 4)"
+    subprocess.run([sys.executable, "-c", source + check], check=True)
+
+
 def test_a_run_killed_in_training_is_never_believed(tmp_path):
     """kill -9 of kernel and runner while the net trains: no model, marked interrupted, and the same folder can be run again."""
     folder = tmp_path / "run"

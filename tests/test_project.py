@@ -16,7 +16,7 @@ LEVELS = [
     ["progress"],
     ["simulate"],
     ["registry"],
-    ["intervals", "normalize", "layers"],
+    ["intervals", "normalize", "layers", "bam"],
     ["genome", "coverage"],
     ["datasets"],
     ["models", "evaluation", "training"],
@@ -29,7 +29,7 @@ LEVELS = [
 OWNERS = {  # heavy or central packages and the modules that may import them
     "keras": {"layers", "models", "training", "interpret", "datasets"},
     "tensorflow": {"datasets", "training", "interpret"},
-    "pysam": {"coverage", "simulate", "registry"},
+    "pysam": {"bam", "coverage", "simulate", "registry"},
     "pyBigWig": {"coverage", "tracks"},
     "memelite": {"motifs"},
     "papermill": {"runs"},
@@ -90,7 +90,7 @@ def test_every_import_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["cpu"]
     names = {re.split(r"[<>=;\[ ]", line)[0].lower().replace("-", "_") for line in lines}
-    names |= {"sklearn", "vl_convert", "keras", "ipython", "tensorflow", "jupyter_client"}  # import names, and what TensorFlow and JupyterLab bring
+    names |= {"sklearn", "vl_convert", "keras", "ipython", "tensorflow", "jupyter_client", "jupyter_server", "pygments"}  # import names, and what TensorFlow and JupyterLab bring
     for path in (ROOT / "nbgenomics").glob("*.py"):
         for name in imports(path.stem):
             top = name.split(".")[0].lower()
