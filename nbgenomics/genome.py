@@ -148,9 +148,7 @@ class Genome:
         if width is None:
             lengths = pd.unique(regions.end - regions.start)
             if len(lengths) != 1:
-                raise ValueError(
-                    f"regions have {len(lengths)} lengths ({lengths[:3].tolist()}, ... bp): pass width= to get windows of one width"
-                )
+                raise ValueError(f"regions have {len(lengths)} lengths ({lengths[:3].tolist()}, ... bp): pass width= to get windows of one width")
             width = int(lengths[0])
         windows = intervals.center(regions, width)
         low = windows.chrom.map(self._offset).to_numpy(np.int64)

@@ -79,6 +79,11 @@ class Collection:
             raise KeyError(f"collection {self.name!r} has no files of role {role!r}; it has {', '.join(self.files) or 'none'}. {self.note}".strip())
         return self.files[role]
 
+    @property
+    def paths(self) -> list[Path]:
+        """All files, whatever their role."""
+        return [path for paths in self.files.values() for path in paths]
+
     def get(self, role: str, default: Iterable[Path] = ()) -> list[Path]:
         """Files of `role`, or `default`."""
         return self.files.get(role, list(default))

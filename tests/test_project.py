@@ -90,7 +90,16 @@ def test_every_import_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["cpu"]
     names = {re.split(r"[<>=;\[ ]", line)[0].lower().replace("-", "_") for line in lines}
-    names |= {"sklearn", "vl_convert", "keras", "ipython", "tensorflow", "jupyter_client", "jupyter_server", "pygments"}  # import names, and what TensorFlow and JupyterLab bring
+    names |= {
+        "sklearn",
+        "vl_convert",
+        "keras",
+        "ipython",
+        "tensorflow",
+        "jupyter_client",
+        "jupyter_server",
+        "pygments",
+    }  # import names, and what TensorFlow and JupyterLab bring
     for path in (ROOT / "nbgenomics").glob("*.py"):
         for name in imports(path.stem):
             top = name.split(".")[0].lower()
