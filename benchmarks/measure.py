@@ -1,31 +1,51 @@
 """Interleaved timing: every round runs each contender once, so that a machine whose speed drifts treats them alike."""
 
-import statistics
+import resource
 import time
 from collections.abc import Callable
+from importlib import metadata
+
+import numpy as np
 
 
-def interleave(contenders: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, dict[str, float]]:
-    """Median, least and greatest wall seconds, and median CPU seconds, of each contender; one uncounted round first."""
-    wall, cpu = {name: [] for name in contenders}, {name: [] for name in contenders}
+def cpu_seconds() -> float:
+    """CPU seconds of this process, its threads and the child processes that it has waited for."""
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
+def interleave(contenders: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, np.ndarray]:
+    """Wall and CPU seconds of each contender, shape (2, rounds); one uncounted round first."""
+    taken = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, work in contenders.items():
-            start, start_cpu = time.perf_counter(), time.process_time()
+            start_cpu, start = cpu_seconds(), time.perf_counter()
             work()
             if number:
-                wall[name].append(time.perf_counter() - start)
-                cpu[name].append(time.process_time() - start_cpu)
-    return {
-        name: dict(wall=statistics.median(wall[name]), least=min(wall[name]), most=max(wall[name]), cpu=statistics.median(cpu[name])) for name in wall
-    }
+                taken[name].append((time.perf_counter() - start, cpu_seconds() - start_cpu))
+    return {name: np.array(pairs).T for name, pairs in taken.items()}
 
 
-def report(title: str, measured: dict[str, dict[str, float]], amount: float, unit: str, ours: str) -> None:
-    """Print rates and, for each contender, how many times faster `ours` is, by wall and by CPU time of the same rounds."""
-    print(f"\n{title}")
-    print(f"{'':38}{unit + '/s':>16}{'spread':>20}{'ours is faster by':>20}{'by CPU time':>14}")
-    base = measured[ours]
-    for name, one in measured.items():
-        ratio, by_cpu = one["wall"] / base["wall"], one["cpu"] / max(base["cpu"], 1e-9)
-        spread = f"{amount / one['most']:,.0f}-{amount / one['least']:,.0f}"
-        print(f"{name:38}{amount / one['wall']:16,.0f}{spread:>20}{ratio:19.2f}x{by_cpu:13.2f}x")
+def report(title: str, measured: dict[str, np.ndarray], amount: float, unit: str, goals: dict[str, float] | None = None) -> None:
+    """Print rates and how many times faster the first contender is: the median over rounds of the ratio within a round, by wall and by CPU time.
+
+    `goals` are ratios to reach, by contender. CPU time decides, since wall time on a shared machine says who else was there.
+    """
+    ours = next(iter(measured.values()))
+    print(f"\n{title}: medians of {ours.shape[1]} interleaved rounds")
+    print(f"{'':44}{'wall ms':>10}{'min-max':>18}{'CPU ms':>10}{unit + '/CPU s':>16}{'ours faster: wall':>19}{'CPU':>8}")
+    for name, taken in measured.items():
+        wall, cpu = np.median(taken * 1e3, axis=1)
+        by_wall, by_cpu = np.median(taken / ours, axis=1)
+        goal = (goals or {}).get(name)
+        verdict = "" if goal is None else f"  goal {goal:g}x: {'reached' if by_cpu >= goal else 'MISSED'}"
+        spread = f"{taken[0].min() * 1e3:,.1f}-{taken[0].max() * 1e3:,.1f}"
+        print(f"{name:44}{wall:10,.1f}{spread:>18}{cpu:10,.1f}{amount / cpu * 1e3:16,.0f}{by_wall:18.2f}x{by_cpu:7.2f}x{verdict}", flush=True)
+
+
+def version(package: str) -> str | None:
+    """Installed version of a peer, or None, said aloud."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        print(f"left out: {package} is not installed")
+        return None

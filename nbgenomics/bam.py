@@ -17,7 +17,7 @@ from numba import njit
 
 PAIRED, PROPER, UNMAPPED, REVERSE, READ1, SECONDARY, QC_FAIL, DUPLICATE, SUPPLEMENTARY = 0x1, 0x2, 0x4, 0x10, 0x40, 0x100, 0x200, 0x400, 0x800
 END_OF_FILE = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # the empty block that closes every BGZF file
-PIECE = 1 << 20  # compressed bytes that one thread inflates at a time
+PIECE = 1 << 18  # compressed bytes that one thread inflates at a time; small enough that what comes out is taken apart while in the cache
 NO_BIN = 37450  # the index's bin of statistics, which holds no reads
 
 

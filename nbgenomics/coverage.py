@@ -482,28 +482,26 @@ def from_bigwig(
             sizes = file.chroms()
             intervals.check_chroms(regions, sizes, str(path))
             for chrom in windows.rows:
-                for rows in _neighbours(windows, chrom):
+                for rows in windows.chunks(chrom):
                     values[rows, :, number] = _read_bigwig(file, chrom, sizes[chrom], windows, rows, reduce, missing)
                     progress.update(len(rows))
     return _orient(values, windows.minus, False)
 
 
-def _neighbours(windows: _Windows, chrom: str) -> Iterator[np.ndarray]:
-    """Rows of windows near each other, which one query reads: where they lie densely that is the chromosome, chunk by chunk."""
-    for rows in windows.chunks(chrom):
-        start = windows.start[rows]
-        yield from np.split(rows, np.flatnonzero(np.diff(start) > windows.bins * windows.bin_size + GAP) + 1)
-
-
 def _read_bigwig(file, chrom: str, size: int, windows: _Windows, rows: np.ndarray, reduce: str, missing: float) -> np.ndarray:
+    """Bins of some windows; one query reads windows near each other: where they lie densely that is the chromosome, chunk by chunk."""
     width, start = windows.bins * windows.bin_size, windows.start[rows]
-    first, last = int(start[0]), int(start[-1]) + width
-    inside = max(first, 0), min(last, size)
-    signal = np.full(last - first, missing, np.float32)
-    if inside[0] < inside[1]:
-        read = file.values(chrom, *inside, numpy=True)
-        signal[inside[0] - first : inside[1] - first] = np.where(np.isnan(read), np.float32(missing), read)
-    bases = np.lib.stride_tricks.sliding_window_view(signal, width)[start - first].reshape(len(rows), windows.bins, windows.bin_size)
+    cut = np.flatnonzero(np.diff(start) > width + GAP) + 1
+    first, last = start[np.r_[0, cut]], start[np.r_[cut - 1, -1]] + width  # of each stretch that one query reads
+    place = np.cumsum(last - first) - (last - first)  # where it lies in `signal`
+    signal = np.full((last - first).sum(), missing, np.float32)
+    for at, low, high in zip(place.tolist(), first.tolist(), last.tolist(), strict=True):
+        inside = max(low, 0), min(high, size)
+        if inside[0] < inside[1]:
+            signal[at + inside[0] - low : at + inside[1] - low] = file.values(chrom, *inside, numpy=True)
+    signal[np.isnan(signal)] = missing
+    at = start + np.repeat(place - first, np.diff(np.r_[0, cut, len(rows)]))
+    bases = np.lib.stride_tricks.sliding_window_view(signal, width)[at].reshape(len(rows), windows.bins, windows.bin_size)
     # in double precision the mean of equal values is that value
     return bases.max(axis=2) if reduce == "max" else getattr(bases, reduce)(axis=2, dtype=np.float64)
 
