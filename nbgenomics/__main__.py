@@ -8,9 +8,12 @@ import platform
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbgenomics import __version__
@@ -64,12 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-h", "--help", action="store_true", help="this help; with a notebook, its parameters")
     run.add_argument("--run-dir", metavar="DIR", help="run folder (default: a new one under ./runs)")
     run.add_argument("--quiet", action="store_true", help="say nothing unless the run fails")
-    sweep = command("sweep", _sweep, "run a notebook for every combination of parameter values; finished runs are kept")
+    sweep = command("sweep", _sweep, "run a notebook for every combination of parameter values; finished runs whose code agrees are kept")
     sweep.add_argument("notebook", help="path of a notebook, or a name such as 02_jund in ./notebooks")
     sweep.add_argument("--grid", nargs="+", action="extend", required=True, metavar="NAME=VALUES", help="values as a,b,c or, for whole numbers, 0..4")
     sweep.add_argument("--run-dir", metavar="DIR", help="folder of the sweep (default: ./runs/NOTEBOOK-sweep)")
     sweep.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: one per two cores)")
-    sweep.add_argument("--no-resume", action="store_true", help="do finished runs again; the old ones move to .replaced")
     for added in (run, sweep):
         added.add_argument(
             "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="given", help="value of a notebook's parameter"
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch = command("fetch", _fetch, "download data collections, verified, into the cache")
     fetch.add_argument("dataset", nargs="*", help="name of a collection, or a .toml file")
     fetch.add_argument("--list", action="store_true", help="list the collections")
-    fetch.add_argument("--yes", action="store_true", help="download large collections without asking")
+    fetch.add_argument("--confirm", action="store_true", help="download large collections without asking")
     show = command("show", _show, "parameters, status, scores and files of a run, or the table of a sweep")
     show.add_argument("run", help="a run folder, or the folder of a sweep")
     show.add_argument("--json", action="store_true", help="for scripts")
@@ -92,59 +94,52 @@ def _tell(message, status: int) -> int:
 
 
 def _tell_failure(failed) -> int:
-    error, folder = failed.error, failed.run.folder
-    excerpt = error["source"].strip().splitlines()
-    print("\n".join(f"    {line}" for line in excerpt[:12] + (["..."] if len(excerpt) > 12 else [])), file=sys.stderr)
-    print(f"\n{error['traceback'].strip()}\n" if error["traceback"] else "", file=sys.stderr)
-    print(f"  report    {folder / 'report.html'}\n  notebook  {folder / 'notebook.ipynb'}\n  folder    {folder}", file=sys.stderr)
+    error, source = failed.error, failed.error["source"].strip().splitlines()
+    print("\n".join(f"    {line}" for line in source[:12] + ["..."] * (len(source) > 12)), file=sys.stderr)
+    print(f"\n{error['traceback'].strip()}\n{_where(failed.run.folder)}", file=sys.stderr)
     return _tell(failed, FAILURE)
+
+
+def _where(folder: Path) -> str:
+    return f"  report    {folder / 'report.html'}\n  notebook  {folder / 'notebook.ipynb'}\n  folder    {folder}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------- commands
 
 
-class Line:
-    """One line on the terminal that is rewritten; where there is no terminal, a line every ten seconds."""
+@contextmanager
+def _line(quiet: bool = False):
+    """Yield what shows a text: on a terminal one line that is rewritten; elsewhere a line every ten seconds."""
+    live, shown = sys.stderr.isatty() and not quiet, time.monotonic()
 
-    def __init__(self, quiet: bool = False):
-        self.quiet, self.live, self.shown, self.text = quiet, sys.stderr.isatty(), time.monotonic(), ""
+    def show(text: str) -> None:
+        nonlocal shown
+        if live:
+            print(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+        elif not quiet and time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
 
-    def __call__(self, text: str) -> None:
-        if self.quiet or text == self.text:
-            return
-        if self.live:
-            self.text, width = text, shutil.get_terminal_size().columns - 1
-            sys.stderr.write("\r\033[K" + text[:width])
-        elif time.monotonic() - self.shown > 10:
-            self.text, self.shown = text, time.monotonic()
-            sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.live and self.text:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+    try:
+        yield show
+    finally:
+        if live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def _run(options) -> None:
+def _run(options) -> int | None:
     from nbgenomics import runs
 
-    if options.help or not options.notebook:
-        if not options.notebook:
-            options.parser.print_help()
-            return None if options.help else _tell("which notebook? For example: nbgenomics run 02_jund", USAGE)
+    if not options.notebook:
+        options.parser.print_help()
+        return None if options.help else _tell("which notebook? For example: nbgenomics run 02_jund", USAGE)
+    if options.help:
         return _describe(options.notebook)
-    with Line(options.quiet) as line:
-        run = runs.run_notebook(options.notebook, options.given, options.run_dir, options.timeout, line)
+    with _line(options.quiet) as show:
+        run = runs.run_notebook(options.notebook, options.given, options.run_dir, options.timeout, show)
     if not options.quiet:
         manifest = run.manifest
-        for score in manifest["scores"]:
-            print(_score(score))
-        print(f"finished in {duration(manifest['seconds'])}")
-        print(f"  report    {run.folder / 'report.html'}\n  notebook  {run.folder / 'notebook.ipynb'}\n  folder    {run.folder}")
+        print(*map(_score, manifest["scores"]), f"finished in {duration(manifest['seconds'])}", _where(run.folder), sep="\n")
     return None
 
 
@@ -161,35 +156,45 @@ def _describe(notebook: str) -> None:
 
 
 def _score(score: dict) -> str:
-    number = "not defined" if score["value"] is None else f"{score['value']:.4g}"
-    interval = f" [{score['low']:.4g}, {score['high']:.4g}]" if score.get("low") is not None and score.get("high") is not None else ""
-    baseline = f", baseline {score['baseline']:.4g}" if score.get("baseline") is not None else ""
-    return f"{' '.join(filter(None, (score.get('target'), score['metric'])))} {number}{interval}{baseline}"
+    baseline = f", baseline {score['baseline']:.4g}" if _known(score, "baseline") else ""
+    return f"{_named(score)} {_number(score)}{baseline}"
+
+
+def _named(score: dict) -> str:
+    return " ".join(score[name] for name in ("target", "metric") if _known(score, name))
+
+
+def _number(score: dict) -> str:
+    interval = f" [{score['low']:.4g}, {score['high']:.4g}]" if _known(score, "low") and _known(score, "high") else ""
+    return f"{score['value']:.4g}{interval}" if _known(score, "value") else "not defined"
+
+
+def _known(score: dict, name: str) -> bool:
+    return score.get(name) not in (None, "") and score[name] == score[name]  # not a number: a gap in a table
+
+
+def _table(collected) -> str:
+    """A sweep's runs, a row each: the parameters that differ, status, scores with their intervals, cause of failure."""
+    about = list(collected.columns[: collected.columns.get_loc("status")])
+    about = [name for name in about if name == "run" or collected[name].astype(str).nunique() > 1]
+    table = collected.drop_duplicates("run").set_index("run")[[*about[1:], "status", "cause"]]
+    for row in collected.to_dict("records"):
+        if _known(row, "metric"):
+            table.loc[row["run"], _named(row)] = _number(row)
+    causes = table.pop("cause")
+    table = table.assign(cause=causes) if causes.any() else table
+    return table.reset_index().to_string(index=False, na_rep="")
 
 
 def _sweep(options) -> int:
     from nbgenomics import runs
 
-    with Line() as line:
-        table = runs.sweep(
-            options.notebook,
-            parse_grid(options.grid),
-            options.run_dir,
-            options.given,
-            options.workers,
-            not options.no_resume,
-            options.timeout,
-            line,
-        )
-    print(_compact(table))
+    with _line() as show:
+        table = runs.sweep(options.notebook, parse_grid(options.grid), options.run_dir, options.given, options.workers, options.timeout, show)
+    folder = options.run_dir or Path("runs") / f"{runs.find_notebook(options.notebook).stem}-sweep"
+    print(_table(table), f"compare them: nbgenomics run 08_compare_runs -p runs_dir {folder}", sep="\n\n")
     failed = table.loc[table["status"] != "finished", "run"].nunique()
     return _tell(f"{failed} of {table['run'].nunique()} runs failed; their causes are in the table", FAILURE) if failed else 0
-
-
-def _compact(table) -> str:
-    """A sweep's table without the columns that say the same everywhere."""
-    kept = [name for name in table if name in ("run", "status", "metric", "value") or table[name].astype(str).nunique() > 1]
-    return table[kept].to_string(index=False, na_rep="")
 
 
 def parse_grid(items: list[str]) -> dict[str, list]:
@@ -207,11 +212,6 @@ def parse_grid(items: list[str]) -> dict[str, list]:
             raise ParameterError(f"--grid needs name=value,value or name=first..last; got {item!r}")
         if span := re.fullmatch(r"(-?\d+)\.\.(-?\d+)", text):
             grid[name] = [str(number) for number in range(int(span[1]), int(span[2]) + 1)]
-        elif text.startswith(("[", "{")):  # values that are lists themselves: [1,2],[3]
-            try:
-                grid[name] = json.loads(f"[{text}]")
-            except ValueError:
-                raise ParameterError(f"--grid {name}: not JSON: {text}") from None
         else:
             grid[name] = text.split(",")
     return grid
@@ -224,7 +224,7 @@ def _fetch(options) -> int | None:
         print(registry.available().to_string(index=False))
         return None if options.list else _tell("which collection? For example: nbgenomics fetch chr20", USAGE)
     for name in options.dataset:
-        collection = registry.fetch(name, confirm=options.yes)
+        collection = registry.fetch(name, confirm=options.confirm)
         print(f"{name}: {collection.title}")
         for role, paths in collection.files.items():
             for path in paths:
@@ -240,7 +240,7 @@ def _show(options) -> None:
         table = runs.collect(folder)
         if table.empty:
             raise FileNotFoundError(f"{folder} holds neither a run nor a sweep (no manifest.json)")
-        print(table.to_json(orient="records", indent=1) if options.json else _compact(table))
+        print(table.to_json(orient="records", indent=1) if options.json else _table(table))
         return
     run = runs.Run(folder)
     manifest = {**run.manifest, "status": run.status, "files": run.files()}
@@ -281,10 +281,10 @@ _TOOLS = {
 def _doctor(options) -> int:
     """Check everything, print a line each, say what to do; exit status 1 where something essential fails."""
     failed = 0
-    for check in (_check_python, _check_packages, _check_tensorflow, _check_kernel, _check_cache, _check_memory, _check_tools, _check_network):
-        for works, text, advice in check():
+    for check in (_check_python, _check_packages, _check_tensorflow, _check_cache, _check_machine):
+        for works, text, advice in check():  # works: None where it is good to know, not essential
             mark = {True: "ok", False: "FAIL", None: "note"}[works]
-            print(f"{mark:>4}  {text}" + (f"\n      -> {advice}" if advice and works is not True else ""), flush=True)
+            print(f"{mark:>4}  {text}" + (f"\n      -> {advice}" if works is not True else ""), flush=True)
             failed += works is False
     print("everything essential works" if not failed else f"{failed} essential {'check fails' if failed == 1 else 'checks fail'}")
     return FAILURE if failed else 0
@@ -299,68 +299,55 @@ def _check_packages():
     from packaging.requirements import Requirement
 
     try:
-        needed = [Requirement(line) for line in importlib.metadata.requires("nbgenomics") or []]
+        needed = map(Requirement, importlib.metadata.requires("nbgenomics") or [])
+        needed = [item for item in needed if item.marker is None or item.marker.evaluate({"extra": ""})]
     except importlib.metadata.PackageNotFoundError:
         yield False, "nbgenomics is not installed, only on the path", "pip install -e . in the checkout"
         return
-    needed = [item for item in needed if "extra" not in str(item.marker) and (item.marker is None or item.marker.evaluate())]
-    wrong = []
-    for item in needed:
-        try:
-            version = importlib.metadata.version(item.name)
-            wrong += [] if item.specifier.contains(version, prereleases=True) else [(f"{item.name} {version}, needs {item.specifier}", str(item))]
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append((f"{item.name} is missing", str(item)))
-    for text, item in wrong:
-        yield False, text, f"pip install '{item.split(';')[0].strip()}'"
+    wrong = 0
+    for item in [*needed, Requirement("ipykernel")]:
+        found = None
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.version(item.name)
+        if not found or not item.specifier.contains(found, prereleases=True):
+            wrong += 1
+            yield False, f"{item.name} {found or 'is missing'}, needs {item.specifier or 'any version'}", f"pip install '{item.name}{item.specifier}'"
     if not wrong:
-        yield True, f"{len(needed)} packages, each in the range that nbgenomics {__version__} declares", ""
+        yield True, f"{len(needed)} packages, each in the range that nbgenomics {__version__} declares; Jupyter kernel of this Python", ""
 
 
 def _check_tensorflow():
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    advice = "pip install 'nbgenomics[cpu]', or 'nbgenomics[gpu]' with an NVIDIA GPU"
     try:
         done = subprocess.run([sys.executable, "-c", _STEP], capture_output=True, text=True, timeout=180, env=environment)
     except subprocess.TimeoutExpired:
         yield False, "TensorFlow took longer than 3 minutes to import and train one step", "a broken installation or a very slow disk: reinstall it"
         return
     if done.returncode:
-        yield False, f"TensorFlow does not work: {(done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]}", advice
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        yield False, f"TensorFlow does not work: {reason}", "pip install 'nbgenomics[cpu]', or 'nbgenomics[gpu]' with an NVIDIA GPU"
         return
-    version, _, gpus = done.stdout.strip().splitlines()[-1].partition("|")
-    yield True, f"TensorFlow {version.strip()} trains a small convolution", ""
-    yield (
-        True if gpus.strip() else None,
-        f"GPU: {gpus.strip() or 'none seen'}",
-        "fine for the defaults; for one: pip install 'nbgenomics[gpu]'",
-    )
-
-
-def _check_kernel():
-    done = subprocess.run([sys.executable, "-c", "import ipykernel; print(ipykernel.__version__)"], capture_output=True, text=True)
-    yield done.returncode == 0, f"Jupyter kernel of this Python: ipykernel {done.stdout.strip() or 'missing'}", "pip install ipykernel"
+    version, gpus = map(str.strip, done.stdout.strip().splitlines()[-1].split("|"))
+    yield True, f"TensorFlow {version} trains a small convolution", ""
+    yield True if gpus else None, f"GPU: {gpus or 'none seen'}", "fine for the defaults; for one: pip install 'nbgenomics[gpu]'"
 
 
 def _check_cache():
-    import tempfile
-
     from nbgenomics import registry
 
     folder = registry.cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         yield False, f"cache {folder} cannot be written: {error}", "set NBGENOMICS_DATA to a folder of yours"
         return
     free = shutil.disk_usage(folder).free / 1e9
-    yield True, f"cache {folder} can be written", ""
-    yield True if free > 5 else None, f"{free:.0f} GB free there", "real data sets need up to some tens of GB: set NBGENOMICS_DATA to a larger disk"
+    advice = "real data sets need up to some tens of GB: set NBGENOMICS_DATA to a larger disk"
+    yield True if free > 5 else None, f"cache {folder} can be written; {free:.0f} GB free there", advice
 
 
-def _check_memory():
+def _check_machine():
     import psutil
 
     from nbgenomics.runs import cores
@@ -368,26 +355,15 @@ def _check_memory():
     free = psutil.virtual_memory().available / 2**30
     advice = "less than 2 GB: keep to the demo collection, one run at a time"
     yield True if free > 2 else None, f"{free:.1f} GB of memory available, {cores()} cores", advice
-
-
-def _check_tools():
     for name, use in _TOOLS.items():
         found = shutil.which(name)
         yield True if found else None, f"{name}: {found or 'not found'} ({use})", f"install {name} with your system's package manager if you need it"
-
-
-def _check_network():
-    import socket
-
     try:
         socket.create_connection(("github.com", 443), timeout=3).close()
         yield True, "network: github.com answers", ""
     except OSError:
-        yield (
-            None,
-            "network: github.com does not answer",
-            "the demo collection needs none; for others set NBGENOMICS_MIRROR to a folder of files",
-        )
+        advice = "the demo collection needs none; for others set NBGENOMICS_MIRROR to a folder of files"
+        yield None, "network: github.com does not answer", advice
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ import ast
 import datetime
 import difflib
 import hashlib
-import html
 import importlib.metadata
-import io
 import itertools
 import json
 import math
@@ -22,23 +20,30 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-import tokenize
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 import nbgenomics
-from nbgenomics.progress import LOG_VARIABLE, Progress, duration
+from nbgenomics.progress import LOG_VARIABLE, duration
 
 RUN_VARIABLE = "NBGENOMICS_RUN"  # tells a kernel which run folder it works for
+_SCRATCH = (".running.ipynb", ".progress", ".kernel.log")  # in a run's folder while it runs
 _KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
+_KIND = re.compile(rf"({'|'.join(_KINDS)})(?:\[(.*)\])?( \| None)?")
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_READ = {  # how a command line's text becomes a value
+    **_KINDS,
+    "bool": lambda text: _WORDS[text.strip().lower()],
+    "dict": json.loads,
+    "list": lambda text: json.loads(text) if text.lstrip().startswith("[") else [item.strip() for item in text.split(",") if item.strip()],
+}
 
 
 class ParameterError(ValueError):
@@ -50,14 +55,7 @@ class NotebookNotFound(FileNotFoundError):
 
 
 class RunFailed(RuntimeError):
-    """A notebook did not finish; `run` is its folder, `error` its failing cell.
-
-    Attributes
-    ----------
-    run : Run
-    error : dict
-        cell, cells, source, ename, evalue, traceback.
-    """
+    """A notebook did not finish; `run` is its Run, `error` says where and why (dict: cell, cells, source, ename, evalue, traceback)."""
 
     def __init__(self, run: "Run", error: dict):
         self.run, self.error = run, error
@@ -79,41 +77,25 @@ class Parameter:
 
     def cast(self, value):
         """Return `value` as this parameter's type; strings, as a command line gives them, are read. Raises ParameterError."""
-        kinds = [part.strip() for part in re.split(r"\|(?![^\[]*\])", self.kind)]
-        base, element = re.fullmatch(r"(\w+)(?:\[(.*)\])?", next(kind for kind in kinds if kind != "None")).groups()
-        if "None" in kinds and (value is None or (value in ("", "None", "none", "null") and value not in self.choices)):
+        base, element, optional = _KIND.fullmatch(self.kind).groups()
+        if optional and (value is None or (value in ("", "None", "none", "null") and value not in self.choices)):
             return None
-        result = _cast(value, base, element, self)
+        result = self._read(value, base, element)
         for item in result if base == "list" else [result]:
             if self.choices and item not in self.choices:
                 raise ParameterError(f"parameter '{self.name}' must be one of {', '.join(map(str, self.choices))}; got {item!r}")
         return result
 
-
-def _cast(value, base: str, element: str | None, parameter: Parameter):
-    kind, read = _KINDS[base], value
-    try:
-        if isinstance(value, str) and base == "bool":
-            read = _WORDS[value.strip().lower()]
-        elif isinstance(value, str) and base in ("int", "float"):
-            read = kind(value)
-        elif isinstance(value, str) and base == "dict":
-            read = json.loads(value)
-        elif isinstance(value, str) and base == "list":
-            read = json.loads(value) if value.lstrip().startswith("[") else [item.strip() for item in value.split(",") if item.strip()]
-        elif base == "float" and type(value) is int:
-            read = float(value)
-        elif isinstance(value, tuple) and base == "list":
-            read = list(value)
-        elif hasattr(value, "item") and not isinstance(value, str):  # a numpy scalar
-            read = value.item()
-    except (ValueError, KeyError):
-        read = None
-    if not isinstance(read, kind) or (kind is int and isinstance(read, bool)):
-        raise ParameterError(f"parameter '{parameter.name}' must be {parameter.kind}; got {value!r} ({type(value).__name__})")
-    if base == "list" and element in _KINDS:
-        read = [_cast(item, element, None, parameter) for item in read]
-    return read
+    def _read(self, value, base: str, element: str | None = None):
+        try:
+            read = _READ[base](value) if isinstance(value, str) else value.item() if hasattr(value, "item") else value  # item: a numpy scalar
+        except (ValueError, KeyError):
+            read = None
+        if (base, type(read)) in (("float", int), ("list", tuple)):
+            read = _KINDS[base](read)
+        if not isinstance(read, _KINDS[base]) or (base == "int" and isinstance(read, bool)):
+            raise ParameterError(f"parameter '{self.name}' must be {self.kind}; got {value!r} ({type(value).__name__})")
+        return [self._read(item, element) for item in read] if base == "list" and element in _KINDS else read
 
 
 def parameters(notebook: str | Path) -> list[Parameter]:
@@ -144,17 +126,13 @@ def parse_parameters(source: str, where: str = "the notebook") -> list[Parameter
         tree = ast.parse(source)
     except SyntaxError as error:
         raise ParameterError(f"{where}: line {error.lineno} of the parameters cell is not Python: {error.msg}") from None
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ").strip() for token in tokens if token.type == tokenize.COMMENT}
-    found = []
-    for line in tree.body:
-        if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant):
-            continue  # a docstring
-        found.append(_parameter(line, comments.get(line.end_lineno, ""), f"{where}: line {line.lineno} of the parameters cell"))
-    return found
+    lines = [line for line in tree.body if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))]  # without docstrings
+    texts = [source.encode().splitlines()[line.end_lineno - 1][line.end_col_offset :].decode() for line in lines]  # ast counts columns in bytes
+    return [_parameter(*pair, f"{where}: line {pair[0].lineno} of the parameters cell") for pair in zip(lines, texts, strict=True)]
 
 
-def _parameter(line: ast.stmt, comment: str, where: str) -> Parameter:
+def _parameter(line: ast.stmt, rest: str, where: str) -> Parameter:
+    """The parameter that a statement declares; `rest` of its line holds help and choices."""
     target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0] if isinstance(line, ast.Assign) else None
     if not isinstance(target, ast.Name) or line.value is None:
         raise ParameterError(f"{where} must read 'name: type = value  # help'; got {ast.unparse(line)!r}")
@@ -163,18 +141,18 @@ def _parameter(line: ast.stmt, comment: str, where: str) -> Parameter:
     except ValueError:
         raise ParameterError(f"{where}: the default of '{target.id}' must be a literal; got {ast.unparse(line.value)!r}") from None
     kind = ast.unparse(line.annotation) if isinstance(line, ast.AnnAssign) else type(default).__name__
-    bases = [part.strip().split("[")[0] for part in re.split(r"\|(?![^\[]*\])", kind)]
-    if len([base for base in bases if base in _KINDS]) != 1 or not set(bases) <= {*_KINDS, "None"}:
+    if not (match := _KIND.fullmatch(kind)):
         raise ParameterError(f"{where}: the type of '{target.id}' must be one of {', '.join(_KINDS)}, or one of them with '| None'; got {kind}")
+    base, element, _ = match.groups()
+    base = base if base != "list" else element if element in _KINDS else "str"
+    comment = rest.partition("#")[2].lstrip("# ").strip()
     choices = re.search(r"\{([^{}]*\|[^{}]*)\}", comment)
     text = comment.replace(choices[0], "").strip().rstrip(":,;").replace("  ", " ") if choices else comment
     parameter = Parameter(target.id, kind, default, text)
-    if choices:
-        item = re.search(r"\[(\w+)\]", kind)
-        item = Parameter(target.id, item[1] if item else next(base for base in bases if base in _KINDS).replace("list", "str"), None)
-        parameter = Parameter(target.id, kind, default, text, tuple(item.cast(choice.strip()) for choice in choices[1].split("|")))
     try:
-        return Parameter(target.id, kind, parameter.cast(default), text, parameter.choices)
+        if choices:
+            parameter = replace(parameter, choices=tuple(parameter._read(choice.strip(), base) for choice in choices[1].split("|")))
+        return replace(parameter, default=parameter.cast(default))
     except ParameterError as error:
         raise ParameterError(f"{where}: {error}") from None
 
@@ -232,13 +210,7 @@ def _code_hash(node) -> str:
 
 
 class Run:
-    """A run's folder: gives paths to write to and keeps the manifest.
-
-    Parameters
-    ----------
-    folder : path
-        A folder with a ``manifest.json``.
-    """
+    """A run's folder, which has a ``manifest.json``: gives paths to write to and keeps the manifest."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).resolve()
@@ -283,11 +255,14 @@ class Run:
         import vl_convert
 
         spec = chart.to_dict()
-        with _beside(self.path(f"charts/{name}.json")) as temporary:
-            temporary.write_text(json.dumps(spec), encoding="utf-8")
+        _write(self.path(f"charts/{name}.json"), json.dumps(spec))
         with _beside(path := self.path(f"charts/{name}.png")) as temporary:
             temporary.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
         return path
+
+    def save_json(self, name: str, content) -> Path:
+        """Write what JSON can hold, such as a normaliser's state, to ``state/<name>.json``; arrays become lists."""
+        return _write(self.path(f"state/{name}.json"), json.dumps(content, indent=1, ensure_ascii=False, default=lambda item: item.tolist()))
 
     def save_model(self, name: str, model) -> Path:
         """Write a Keras model to ``models/<name>.keras``."""
@@ -308,11 +283,10 @@ class Run:
         A score with the same target and metric (and other text columns) as an earlier one replaces it.
         """
         if missing := {"metric", "value"} - set(frame.columns):
-            raise ValueError(
-                f"scores need the columns 'metric' and 'value'; missing {', '.join(sorted(missing))} (there are {', '.join(frame.columns)})"
-            )
+            there = ", ".join(frame.columns)
+            raise ValueError(f"scores need the columns 'metric' and 'value'; missing {', '.join(sorted(missing))} (there are {there})")
         rows = [{"target": "", **_plain(row)} for row in frame.to_dict("records")]
-        kept = {_score_key(row): row for row in [*self.manifest["scores"], *rows]}
+        kept = {frozenset(item for item in row.items() if item[1] and isinstance(item[1], str)): row for row in [*self.manifest["scores"], *rows]}
         self._update(scores=list(kept.values()))
 
     def input(self, path: str | Path) -> Path:
@@ -361,18 +335,18 @@ def open_run(run_dir: str | Path = "") -> Run:
 
 def _start(folder: Path, notebook: Path | None, node, values: dict) -> Run:
     """Write the first manifest: status running."""
+    import psutil
+
     manifest = {
         "nbgenomics": nbgenomics.__version__,
         "status": "running",
-        "notebook": {"name": notebook.stem, "path": str(notebook), "sha256": _code_hash(node)}
-        if notebook
-        else {"name": "", "path": "", "sha256": ""},
+        "notebook": {"name": notebook.stem if notebook else "", "path": str(notebook or ""), "sha256": _code_hash(node) if node else ""},
         "parameters": {name: value for name, value in values.items() if name != "run_dir"},
         "seed": values.get("seed"),
-        "started": _now(),
+        "started": _now().isoformat(timespec="seconds"),
         "ended": None,
         "seconds": None,
-        "process": _process(),
+        "process": {"host": socket.gethostname(), "pid": os.getpid(), "created": psutil.Process().create_time()},
         "device": _device(),
         "packages": _packages(),
         "git": _git(notebook.parent if notebook else Path.cwd()),
@@ -396,11 +370,9 @@ def _claim(run_dir: str | Path) -> Path:
         raise FileExistsError(f"{folder} holds a finished run, which is never overwritten; choose another run folder, or remove it")
     if old.status == "running":
         raise FileExistsError(f"{folder} is in use by a run still going on (process {old.manifest['process']['pid']}); choose another run folder")
-    for name in [*old.manifest["files"], "notebook.ipynb", "report.html", ".running.ipynb", ".progress", ".kernel.log"]:
-        path = folder / name
+    left = [folder / name for name in (*old.manifest["files"], "notebook.ipynb", "report.html", *_SCRATCH)]
+    for path in (*left, *folder.rglob(".*.tmp*")):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    for path in folder.rglob(".*.tmp*"):
-        path.unlink(missing_ok=True)
     return folder
 
 
@@ -408,39 +380,31 @@ def _new_folder(parent: Path, name: str) -> Path:
     stem = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     for number in itertools.count(1):
         folder = (parent / (stem if number == 1 else f"{stem}-{number}")).resolve()
-        parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            folder.mkdir()
+            folder.mkdir(parents=True)
             return folder
 
 
 def _status(manifest: dict) -> str:
-    process = manifest["process"]
-    if manifest["status"] != "running" or process["host"] != socket.gethostname():
+    if manifest["status"] != "running" or manifest["process"]["host"] != socket.gethostname():
         return manifest["status"]  # of another machine's processes nothing can be said
     import psutil
 
     try:
-        alive = abs(psutil.Process(process["pid"]).create_time() - process["created"]) < 2
-        alive = alive and psutil.Process(process["pid"]).status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(manifest["process"]["pid"])
+        alive = abs(process.create_time() - manifest["process"]["created"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         alive = False
     return "running" if alive else "interrupted"
 
 
-def _process() -> dict:
-    import psutil
-
-    return {"host": socket.gethostname(), "pid": os.getpid(), "created": psutil.Process().create_time()}
-
-
-def _now() -> str:
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+def _now() -> datetime.datetime:
+    return datetime.datetime.now().astimezone()
 
 
 def _ended(manifest: dict) -> dict:
-    started = datetime.datetime.fromisoformat(manifest["started"])
-    return {"ended": _now(), "seconds": round((datetime.datetime.now().astimezone() - started).total_seconds())}
+    seconds = (_now() - datetime.datetime.fromisoformat(manifest["started"])).total_seconds()
+    return {"ended": _now().isoformat(timespec="seconds"), "seconds": round(seconds)}
 
 
 def _device() -> dict:
@@ -468,13 +432,14 @@ def _packages() -> dict[str, str]:
 
 
 def _git(folder: Path) -> dict | None:
-    def git(*command):
-        return subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        said = [
+            subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        ]
     except (OSError, subprocess.SubprocessError):
         return None
+    return {"commit": said[0], "dirty": bool(said[1])}
 
 
 def _file_hash(path: Path) -> str:
@@ -486,19 +451,12 @@ def _file_hash(path: Path) -> str:
         known = json.loads(memory.read_text())
     if known.get(str(path), [])[:2] == stamp:
         return known[str(path)][2]
-    digest = hashlib.sha256()
-    with path.open("rb") as file, Progress(f"hashing {path.name}", stamp[0]) as progress:
-        while block := file.read(1 << 22):
-            digest.update(block)
-            progress.update(len(block))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     with suppress(OSError):  # an unwritable cache only costs time
         memory.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(memory, {**known, str(path): [*stamp, digest.hexdigest()]})
-    return digest.hexdigest()
-
-
-def _score_key(row: dict) -> tuple:
-    return tuple(sorted((name, value) for name, value in row.items() if isinstance(value, str) and value))
+        _write_json(memory, {**known, str(path): [*stamp, digest]})
+    return digest
 
 
 def _plain(value):
@@ -527,9 +485,14 @@ def _beside(path: Path, suffix: str = ""):
         temporary.unlink(missing_ok=True)
 
 
-def _write_json(path: Path, content) -> None:
+def _write(path: Path, text: str) -> Path:
     with _beside(path) as temporary:
-        temporary.write_text(json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _write_json(path: Path, content) -> None:
+    _write(path, json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False))
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------- execution
@@ -563,30 +526,27 @@ def run_notebook(
     RunFailed
         Where a cell raises, takes too long, or the kernel dies. Executed notebook and report are written all the same.
     """
-    import nbformat
-
     path = find_notebook(notebook)
     node = _read(path)
     declared = _declared(node, path.name)
     given = validate(declared, given or {})
     folder = _claim(run_dir) if run_dir else _new_folder(Path("runs"), path.stem)
     run = _start(folder, path, node, {**{parameter.name: parameter.default for parameter in declared}, **given})
-    partial, where = folder / ".running.ipynb", {"cell": 0, "cells": sum(bool(c.source.strip()) for c in node.cells if c.cell_type == "code") + 1}
+    where = {"cell": 0, "cells": 1 + sum(bool(cell.source.strip()) for cell in node.cells if cell.cell_type == "code")}  # papermill adds one
     status, failure = "interrupted", None
     try:
         with _follow(folder / ".progress", where, on_progress):
-            failure = _execute(path, partial, {**given, "run_dir": str(folder)}, folder, where, timeout)
+            failure = _execute(path, folder, {**given, "run_dir": str(folder)}, where, timeout)
         status = "failed" if failure else "finished"
     finally:  # an interrupt passes through here
-        executed = nbformat.read(partial, as_version=4) if partial.is_file() and partial.stat().st_size else node
-        _conclude(run, executed, status, failure)
+        _conclude(run, node, status, failure)
     if failure:
         raise RunFailed(run, failure)
     return run
 
 
-def _execute(notebook: Path, output: Path, values: dict, folder: Path, where: dict, timeout: float | None) -> dict | None:
-    """Run the notebook; returns what failed, if anything."""
+def _execute(notebook: Path, folder: Path, values: dict, where: dict, timeout: float | None) -> dict | None:
+    """Run the notebook into ``.running.ipynb``; returns what failed, if anything."""
     import logging
 
     import nbclient.exceptions
@@ -601,7 +561,7 @@ def _execute(notebook: Path, output: Path, values: dict, folder: Path, where: di
 
     try:
         papermill.execute_notebook(
-            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, output)),  # papermill formats paths
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, folder / ".running.ipynb")),  # papermill formats paths
             parameters=values,
             kernel_name="python3",
             language="python",
@@ -631,19 +591,11 @@ def _kernel(folder: Path) -> type:
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
 
-    spec = KernelSpec(
-        argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        display_name="Python 3",
-        language="python",
-        env={
-            RUN_VARIABLE: str(folder),
-            LOG_VARIABLE: str(folder / ".progress"),
-            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-        },
-    )
+    ours = {RUN_VARIABLE: str(folder), LOG_VARIABLE: str(folder / ".progress"), "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 
     class Kernel(AsyncKernelManager):
-        kernel_spec = spec
+        kernel_spec = KernelSpec(argv=command, display_name="Python 3", language="python", env=ours)
 
         async def start_kernel(self, **options):
             with (folder / ".kernel.log").open("ab") as log:
@@ -658,34 +610,32 @@ def _follow(path: Path, where: dict, on_progress: Callable[[str], None] | None):
     stop = threading.Event()
 
     def follow():
-        last = ""
         while not stop.wait(0.3):
             text = f"cell {where['cell']} of {where['cells']}" if where["cell"] else "starting the kernel"
             if path.is_file() and (lines := path.read_text(encoding="utf-8").splitlines()):
                 with suppress(ValueError):  # a line half written
                     note = json.loads(lines[-1])
                     text += f" · {note['text']}" if note["time"] >= where.get("since", 0) else ""
-            if text != last:
-                on_progress(last := text)
+            on_progress(text)
 
-    thread = threading.Thread(target=follow, daemon=True)
-    if on_progress:
-        thread.start()
+    thread = threading.Thread(target=follow if on_progress else stop.wait, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        if on_progress:
-            thread.join()
+        thread.join()
 
 
-def _conclude(run: Run, executed, status: str, failure: dict | None) -> None:
+def _conclude(run: Run, node, status: str, failure: dict | None) -> None:
     """Write the executed notebook and the report, then the status: a run is finished only when all of it is there."""
     import nbformat
     from nbformat.sign import NotebookNotary
 
     run._update(error=failure, **_ended(run.manifest))
+    partial = run.folder / ".running.ipynb"
     try:
+        executed = _read(partial) if partial.is_file() and partial.stat().st_size else node
         with suppress(Exception):  # trust is a convenience: JupyterLab then shows live views of what we ran ourselves
             NotebookNotary().sign(executed)
         with _beside(run.folder / "notebook.ipynb") as temporary:
@@ -696,8 +646,16 @@ def _conclude(run: Run, executed, status: str, failure: dict | None) -> None:
             run._update(status="failed", error=_failure({"cell": 0, "cells": 0}, type(error).__name__, f"while writing the report: {error}"))
             raise
     run._update(status=status)
-    for name in (".running.ipynb", ".progress", ".kernel.log"):
+    for name in _SCRATCH:
         (run.folder / name).unlink(missing_ok=True)
+
+
+def report(run: Run, status: str | None = None) -> Path:
+    """Write ``report.html`` from a run's executed notebook: one page, everything embedded, code folded away; returns its path."""
+    from nbgenomics.report import render
+
+    node = _read(run.folder / "notebook.ipynb")
+    return _write(run.folder / "report.html", render(node, {**run.manifest, "status": status or run.status}, _declared(node, "notebook.ipynb")))
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------- sweeps
@@ -709,11 +667,12 @@ def sweep(
     run_dir: str | Path | None = None,
     given: dict | None = None,
     workers: int | None = None,
-    resume: bool = True,
     timeout: float | None = None,
-    on_progress: Callable[[str], None] | None = None,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Run a notebook for every combination of the grid's values, each in a process and a folder of its own.
+
+    A finished run whose parameters and code agree is kept; another with the same name moves to ``.replaced``.
 
     Parameters
     ----------
@@ -725,8 +684,6 @@ def sweep(
         Values that all runs share.
     workers : int, optional
         Runs at a time; default one per two cores.
-    resume : bool
-        Skip finished runs whose parameters and code agree; others with the same name move to ``.replaced``.
 
     Returns
     -------
@@ -736,84 +693,58 @@ def sweep(
     path = find_notebook(notebook)
     node = _read(path)
     declared = _declared(node, path.name)
-    defaults = {parameter.name: parameter.default for parameter in declared if parameter.name != "run_dir"}
     if not grid or not all(grid.values()):
         raise ParameterError("a sweep needs at least one parameter with values, such as order=1,2,3")
-    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    checked = [validate(declared, {**(given or {}), **combination}) for combination in combinations]
+    combinations = [validate(declared, {**(given or {}), **dict(zip(grid, values, strict=True))}) for values in itertools.product(*grid.values())]
     folder = Path(run_dir or Path("runs") / f"{path.stem}-sweep").resolve()
     if (folder / "manifest.json").is_file():
         raise FileExistsError(f"{folder} holds a single run; choose another folder for the sweep")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "sweep.json", {"notebook": str(path), "grid": {name: list(values) for name, values in grid.items()}, "given": given or {}})
-    todo = {}
-    for values in checked:
-        target = folder / _run_name({name: values[name] for name in grid})
-        if not (resume and _same(target, {**defaults, **values}, _code_hash(node))):
-            todo[target] = values
-    workers = workers or max(1, min(len(todo), cores() // 2))
-    causes = _pool(path, todo, workers, timeout, on_progress or (lambda text: None), len(checked) - len(todo))
-    table = collect(folder)
+    defaults = {parameter.name: parameter.default for parameter in declared if parameter.name != "run_dir"}
+    runs = {folder / _run_name({name: values[name] for name in grid}): values for values in combinations}
+    todo = {target: values for target, values in runs.items() if not _same(target, {**defaults, **values}, _code_hash(node))}
+    causes = _run_all(path, todo, workers or max(1, min(len(todo), cores() // 2)), timeout, len(runs) - len(todo), on_progress)
     lost = [{"run": target.name, "status": "failed", "cause": cause} for target, cause in causes.items() if not (target / "manifest.json").is_file()]
-    table = pd.concat([table, pd.DataFrame(lost)], ignore_index=True) if lost else table
+    table = pd.concat([collect(folder), pd.DataFrame(lost)], ignore_index=True)
     with _beside(folder / "scores.csv") as temporary:
         table.to_csv(temporary, index=False)
     return table
 
 
-def _pool(notebook: Path, todo: dict[Path, dict], workers: int, timeout: float | None, on_progress: Callable, skipped: int) -> dict[Path, str]:
+def _run_all(notebook: Path, todo: dict[Path, dict], workers: int, timeout: float | None, kept: int, on_progress: Callable) -> dict[Path, str]:
     """Run all that is to do, `workers` at a time; returns the causes of failures."""
-    started, children, causes, stopped = time.monotonic(), {}, {}, threading.Event()
-    environment = dict(os.environ)
-    if workers > 1:  # so that runs share the cores instead of fighting for them
-        share = str(max(1, cores() // workers))
-        environment |= {name: share for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NUMBA_NUM_THREADS")}
-
-    def one(target: Path, values: dict) -> str:
-        if stopped.is_set():
-            return "not started"
-        _set_aside(target)
-        command = [sys.executable, "-m", "nbgenomics", "run", str(notebook), "--run-dir", str(target), "--quiet"]
-        command += [part for name, value in values.items() for part in ("-p", name, value if isinstance(value, str) else json.dumps(value))]
-        command += ["--timeout", str(timeout)] if timeout else []
-        children[target] = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
-        text = children[target].communicate()[0].strip()
-        return "" if children[target].returncode == 0 else text.splitlines()[-1] if text else f"exit status {children[target].returncode}"
-
-    def line() -> str:
-        done, taken = len(finished), time.monotonic() - started
-        left = f", about {duration(taken / done * (len(todo) - done))} left" if 0 < done < len(todo) else ""
-        running = sum(child.poll() is None for child in list(children.values()))
-        parts = [
-            f"{done} of {len(todo)} runs done",
-            f"{running} running",
-            f"{len(causes)} failed" if causes else "",
-            f"{skipped} kept" if skipped else "",
-        ]
-        return ", ".join(filter(None, parts)) + f" · {duration(taken)}{left}"
-
-    finished = []
-    with ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(one, target, values): target for target, values in todo.items()}
-        try:
-            waiting = set(futures)
-            while waiting:
-                with suppress(TimeoutError):
-                    for future in as_completed(waiting, timeout=1):
-                        waiting.discard(future)
-                        finished.append(futures[future])
-                        if cause := future.result():
-                            causes[futures[future]] = cause
-                        on_progress(line())
-                on_progress(line())
-        except BaseException:
-            stopped.set()
-            for child in children.values():
-                if child.poll() is None:
-                    child.terminate()  # the command line takes it for an interrupt; SIGINT is ignored in scripts' background jobs
-            raise
+    started, waiting, running, causes = time.monotonic(), list(todo), {}, {}
+    share = str(max(1, cores() // workers))  # so that runs share the cores instead of fighting for them
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NUMBA_NUM_THREADS") if workers > 1 else ()
+    environment = {**os.environ, **{name: share for name in names}}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                _set_aside(target := waiting.pop(0))
+                command = [sys.executable, "-m", "nbgenomics", "run", str(notebook), "--run-dir", str(target), "--quiet"]
+                command += ["--timeout", str(timeout)] if timeout else []
+                for name, value in todo[target].items():
+                    command += ["-p", name, value if isinstance(value, str) else json.dumps(value)]
+                said = tempfile.TemporaryFile("w+", errors="replace")
+                child = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+                running[target] = child, said
+            for target, (child, said) in list(running.items()):
+                if child.poll() is not None:
+                    del running[target]
+                    said.seek(0)
+                    if child.returncode:
+                        causes[target] = (said.read().strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+            done, taken = len(todo) - len(waiting) - len(running), time.monotonic() - started
+            counts = [f"{done} of {len(todo)} runs done", f"{len(running)} running"]
+            counts += [f"{count} {what}" for count, what in ((len(causes), "failed"), (kept, "kept")) if count]
+            left = f", about {duration(taken / done * (len(todo) - done))} left" if 0 < done < len(todo) else ""
+            on_progress(f"{', '.join(counts)} · {duration(taken)}{left}")
+            time.sleep(0.2)
+    finally:  # nothing is left running where we are interrupted
+        for child, _ in running.values():
+            child.terminate()  # the command line takes it for an interrupt; SIGINT is ignored in scripts' background jobs
+        for child, _ in running.values():
+            child.wait()
     return causes
 
 
@@ -859,191 +790,3 @@ def collect(folder: str | Path) -> pd.DataFrame:
         about["cause"] = f"cell {error['cell']}: {error['ename']}: {error['evalue']}" if error else ""
         rows += [{**about, **score} for score in manifest["scores"] or [{}]]
     return pd.DataFrame(rows)
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------- report
-
-_STYLE = """
-:root{--ink:#1d2330;--soft:#5d6678;--line:#e3e6ec;--wash:#f6f7f9;--accent:#2458a6}
-*{box-sizing:border-box}
-body{margin:0;color:var(--ink);background:#fff;font:17px/1.6 Charter,"Bitstream Charter","Iowan Old Style",Cambria,Georgia,serif}
-main{max-width:54rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1,h2,h3,h4,header,table,summary,button,.plain,footer{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-h1{font-size:2rem;line-height:1.2;margin:.3rem 0 .6rem}h2{font-size:1.4rem;margin:2.4rem 0 .6rem}h3{font-size:1.1rem;margin:1.8rem 0 .4rem}
-a{color:var(--accent)}.anchor-link{display:none}
-p,li{max-width:42rem}
-.meta{color:var(--soft);font-size:.85rem;display:flex;flex-wrap:wrap;gap:.3rem 1rem;align-items:center}
-.status{padding:.1rem .6rem;border-radius:1rem;font-weight:600;background:#e3f3e8;color:#17653a}
-.status.failed,.status.interrupted{background:#fde7e5;color:#a11c12}
-.scroll{overflow-x:auto;margin:.8rem 0}
-table{border-collapse:collapse;font-size:.82rem;line-height:1.4;font-variant-numeric:tabular-nums}
-table,th,td{border:0}
-th,td{padding:.3rem .8rem .3rem 0;text-align:left!important;border-bottom:1px solid var(--line)!important;vertical-align:top}
-th{font-weight:600;color:var(--soft)}td.given{font-weight:600}td.help{color:var(--soft)}
-header h2{font-size:.8rem;text-transform:uppercase;letter-spacing:.06em;color:var(--soft);margin:1.4rem 0 .2rem}
-pre,code{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;font-size:.78rem}
-pre{overflow-x:auto;line-height:1.45;margin:.4rem 0}code{background:var(--wash);padding:.05em .3em;border-radius:3px}
-pre code{padding:0;background:none}
-details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft);font-size:.75rem;user-select:none}
-details pre,.error pre{background:var(--wash);border:1px solid var(--line);border-radius:6px;padding:.7rem .9rem}
-.output img,.text img{max-width:100%;height:auto}.output iframe{width:100%;border:0}
-figure{margin:.8rem 0;overflow-x:auto}figure.live>img{display:none}
-.error{border-left:4px solid #c0392b;padding-left:1rem;margin:1.2rem 0}.error pre{background:#fdf4f3;border-color:#f3d3cf}
-.note{color:var(--soft);font-size:.8rem;font-style:italic}
-button{font-size:.75rem;color:var(--soft);background:none;border:1px solid var(--line);border-radius:1rem;padding:.15rem .7rem;cursor:pointer}
-footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.6rem;font-size:.8rem;color:var(--soft)}
-@media print{button,details.code,figure.live>div{display:none}figure.live>img{display:block}}
-"""
-_SCRIPT = """
-document.getElementById("toggle").onclick = event => {
-  const all = [...document.querySelectorAll("details.code")], open = !all.every(item => item.open);
-  all.forEach(item => item.open = open); event.target.textContent = open ? "Hide code" : "Show code";
-};
-"""
-# A chart's picture stays where its live form cannot be drawn, and on paper.
-_CHARTS = """
-document.querySelectorAll("figure.chart").forEach(async figure => {
-  const live = figure.appendChild(document.createElement("div"));
-  try {
-    await vegaEmbed(live, JSON.parse(figure.querySelector("script").textContent), {actions: false, mode: "vega"});
-    figure.classList.add("live");
-  } catch (error) { live.remove(); }
-});
-"""
-# Nothing outside the page can be loaded, whatever a cell put into it; what is inside (genome browsers in frames) still works.
-_POLICY = "default-src data: blob: 'unsafe-inline' 'unsafe-eval'"
-
-
-def report(run: Run | str | Path, status: str | None = None) -> Path:
-    """Write ``report.html`` from a run's executed notebook: one page, everything embedded, code folded away; returns its path."""
-    from pygments.formatters import HtmlFormatter
-
-    run = run if isinstance(run, Run) else Run(run)
-    node, manifest = _read(run.folder / "notebook.ipynb"), run.manifest
-    declared, status = _declared(node, "notebook.ipynb"), status or run.status
-    heading = next((match for cell in node.cells if cell.cell_type == "markdown" and (match := re.search(r"^# +(.+)$", cell.source, re.M))), None)
-    title = heading[1] if heading else manifest["notebook"]["name"] or "Run"
-    cells = "\n".join(_cell(cell, heading[0] if heading else None) for cell in node.cells if not _hidden(cell))
-    scripts = [_SCRIPT]
-    if '<figure class="chart">' in cells:
-        import vl_convert
-
-        scripts.append(vl_convert.javascript_bundle(_CHARTS))
-    scripts = "".join(f'<script type="module">{script}</script>' for script in scripts)
-    body = f"<main>{_header(manifest, status, title, declared)}{cells}{_footer(manifest)}</main>{scripts}"
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><title>{html.escape(re.sub(r"[*`_]", "", title))}</title>'
-        f"<style>{_STYLE}{HtmlFormatter().get_style_defs('.highlight')}.highlight{{background:none}}</style></head><body>{body}</body></html>"
-    )
-    with _beside(path := run.folder / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
-
-
-def _hidden(cell) -> bool:
-    """The injected values are in the header's table; papermill's own marks of an error are replaced by ours."""
-    return bool({"injected-parameters", "papermill-error-cell-tag"} & set(cell.metadata.get("tags", []))) or not cell.source.strip()
-
-
-def _header(manifest: dict, status: str, title: str, declared: list[Parameter]) -> str:
-    taken = duration(manifest["seconds"]) if manifest["seconds"] is not None else ""
-    facts = [f"{manifest['notebook']['name']}.ipynb", manifest["started"][:16].replace("T", " "), taken, f"nbgenomics {manifest['nbgenomics']}"]
-    parts = [f'<header><h1>{_markdown(title, inline=True)}</h1><div class="meta"><span class="status {status}">{status}</span>']
-    parts += [f"<span>{html.escape(fact)}</span>" for fact in facts if fact] + ['<button id="toggle">Show code</button></div>']
-    if error := manifest["error"]:
-        shown = error["traceback"] or error["evalue"]
-        parts.append(
-            f'<div class="error"><b>Cell {error["cell"]} of {error["cells"]}: {html.escape(error["ename"])}</b>: {html.escape(error["evalue"])}'
-        )
-        parts.append(f"<details><summary>Traceback</summary><pre>{html.escape(shown)}</pre></details></div>")
-    if manifest["scores"]:
-        table = pd.DataFrame(manifest["scores"]).dropna(axis=1, how="all")
-        table = table[[column for column in table if not (table[column] == "").all()]]
-        parts.append(f"<h2>Scores</h2>{_table(table)}")
-    if manifest["parameters"]:
-        about = {parameter.name: parameter for parameter in declared}
-        parts.append('<h2>Parameters</h2><div class="scroll"><table>')
-        for name, value in manifest["parameters"].items():
-            mark = ' class="given"' if name in about and value != about[name].default else ""
-            parts.append(f"<tr><th>{html.escape(name)}</th><td{mark}>{html.escape(str(value))}</td>")
-            parts.append(f'<td class="help">{html.escape(about[name].help if name in about else "")}</td></tr>')
-        parts.append("</table></div>")
-    return "".join(parts) + "</header>"
-
-
-def _footer(manifest: dict) -> str:
-    device, git = manifest["device"], manifest["git"]
-    lines = [f"{device['cpu']}, {device['cores']} cores, {device['memory_gb']} GB; {', '.join(device['gpus']) or 'no GPU'}; {device['system']}"]
-    lines += [f"commit {git['commit'][:12]}{' with local changes' if git['dirty'] else ''}"] if git else []
-    lines += [", ".join(f"{name} {version}" for name, version in manifest["packages"].items())]
-    lines += [f"{entry['path']} sha256 {entry['sha256']}" for entry in manifest["inputs"]]
-    return f"<footer><details><summary>How this was made</summary>{''.join(f'<p>{html.escape(line)}</p>' for line in lines)}</details></footer>"
-
-
-def _table(frame: pd.DataFrame) -> str:
-    return f'<div class="scroll">{frame.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}")}</div>'
-
-
-def _cell(cell, heading: str | None) -> str:
-    if cell.cell_type == "markdown":
-        source = cell.source.replace(heading, "", 1) if heading else cell.source  # the title is in the header already
-        return f'<div class="text">{_markdown(source, cell.get("attachments"))}</div>'
-    if cell.cell_type != "code":
-        return ""
-    from nbconvert.filters import Highlight2HTML
-
-    code = Highlight2HTML(pygments_lexer="ipython3")(cell.source)
-    return f'<details class="code"><summary>Code</summary>{code}</details>{"".join(map(_output, cell.outputs))}'
-
-
-def _markdown(source: str, attachments: dict | None = None, inline: bool = False) -> str:
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-
-    text = MarkdownWithMath(renderer=IPythonRenderer(escape=False, attachments=attachments or {}))(source)
-    text = re.sub(r"(<table.*?</table>)", r'<div class="scroll">\1</div>', text, flags=re.S)
-    return re.sub(r"^<p>|</p>\s*$", "", text) if inline else _offline(text)
-
-
-def _output(output) -> str:
-    from nbconvert.filters import ansi2html
-
-    if output.output_type == "error":
-        return f'<div class="error"><pre>{ansi2html(chr(10).join(output.traceback))}</pre></div>'
-    if output.output_type == "stream":
-        text = f"<pre>{ansi2html(output.text)}</pre>"
-        return f'<div class="output">{text}</div>' if output.name == "stdout" else f"<details><summary>Messages</summary>{text}</details>"
-    data = {kind: "".join(value) if isinstance(value, list) else value for kind, value in output.data.items()}
-    page, picture = data.get("text/html", ""), next((kind for kind in ("image/png", "image/jpeg") if kind in data), None)
-    if page and ("<iframe" in page or not picture):  # a live genome browser before its still picture; a chart's picture before its scripts
-        shown = _offline(page if "<iframe" in page else f'<div class="scroll">{page}</div>')
-    elif picture:
-        width = output.metadata.get(picture, {}).get("width")
-        shown = f'<img alt="" src="data:{picture};base64,{data[picture].strip()}"{f" width={width}" if width else ""}>'
-        if spec := data.get("application/vnd.vega.v5+json"):
-            spec = json.dumps(spec).replace("</", "<\\/")
-            shown = f'<figure class="chart">{shown}<script type="application/json">{spec}</script></figure>'
-    elif "image/svg+xml" in data:
-        shown = data["image/svg+xml"]
-    elif "text/markdown" in data:
-        shown = _markdown(data["text/markdown"])
-    elif "application/vnd.jupyter.widget-view+json" in data:
-        shown = '<p class="note">A control that needs JupyterLab: open the executed notebook.</p>'
-    elif "text/plain" in data:
-        shown = f"<pre>{ansi2html(data['text/plain'])}</pre>"
-    else:
-        return ""  # JavaScript alone shows nothing in a page without JupyterLab
-    return f'<div class="output">{shown}</div>'
-
-
-def _offline(page: str) -> str:
-    """Leave out what a page would load from elsewhere; frames' own documents stay as they are (the page's policy holds for them too)."""
-    parts = re.split(r"(<iframe.*?</iframe>)", page, flags=re.S | re.I)
-    return "".join(part if part[:7].lower() == "<iframe" else _local(part) for part in parts)
-
-
-def _local(page: str) -> str:
-    if re.search(r"<script\b(?:(?!</script>).)*?(?:https?:)?//(?:cdn|unpkg|cdnjs|[^\s\"'>]+\.js)", page, flags=re.S | re.I):
-        return '<p class="note">A view that loads scripts from the network: left out; open the executed notebook.</p>'
-    page = re.sub(r"<link[^>]*\shref=[\"']?(?:https?:)?//[^>]*>", "", page, flags=re.I)
-    return re.sub(r"<img[^>]*\ssrc=[\"']?((?:https?:)?//[^\"'\s>]+)[^>]*>", r'<a href="\1">picture</a>', page, flags=re.I)

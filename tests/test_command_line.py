@@ -8,6 +8,7 @@ import sys
 import time
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 
@@ -107,8 +108,28 @@ def test_killed_runs_are_interrupted_and_can_be_done_again(capsys, folder):
 def test_a_sweep_prints_its_table_and_fails_where_a_run_fails(capsys):
     status, out, err = call("sweep", "tiny", "--grid", "order=2,3", "wait=0", "--run-dir", "s", "--workers", "2")
     assert status == 1 and "order three is broken" in out and "1 of 2 runs failed" in err
+    assert out.rstrip().endswith("compare them: nbgenomics run 08_compare_runs -p runs_dir s") and out.split()[:4] == [
+        "run",
+        "order",
+        "status",
+        "auprc",
+    ]
     status, out, _ = said(capsys, "show", "s", "--json")
     assert [(row["order"], row["status"], row.get("value")) for row in json.loads(out)] == [(2, "finished", 0.2), (3, "failed", None)]
+
+
+def test_the_table_of_a_sweep_has_a_row_a_run_and_its_scores_with_intervals():
+    scores = {
+        "target": "JunD",
+        "metric": ["auprc", "auroc"] * 2,
+        "value": [0.5, 0.9, 0.6, None],
+        "low": [0.45, 0.8, None, None],
+        "high": [0.55, 1, 0.7, None],
+    }
+    runs_of = {"run": ["order=1"] * 2 + ["order=2"] * 2, "order": [1, 1, 2, 2], "dataset": "demo", "status": "finished", "cause": ""}
+    lines = __main__._table(pd.DataFrame({**runs_of, **scores})).splitlines()
+    assert lines[0].split()[0] == "run" and "dataset" not in lines[0] and "cause" not in lines[0]
+    assert len(lines) == 3 and "0.5 [0.45, 0.55] 0.9 [0.8, 1]" in lines[1] and lines[2].rstrip().endswith("0.6  not defined")
 
 
 @pytest.mark.parametrize(

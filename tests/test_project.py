@@ -23,6 +23,7 @@ LEVELS = [
     ["interpret", "motifs"],
     ["charts"],
     ["tracks"],
+    ["report"],
     ["runs"],
     ["__main__"],
 ]

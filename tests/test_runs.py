@@ -117,7 +117,11 @@ def test_a_run_by_hand_keeps_scores_tables_and_inputs(tmp_path):
     assert len(run.manifest["inputs"]) == 1 and not run.manifest["inputs"][0]["sha256"].startswith("5891")
     with pytest.raises(ValueError, match="inside its folder"):
         run.path("../x")
-    assert run.finish()["file"].tolist() == ["manifest.json", "tables/t.csv"] and run.status == "finished"
+    assert json.loads(run.save_json("scaler", {"mean": np.array([0.1, 2]), "name": "zlog"}).read_text()) == {"mean": [0.1, 2.0], "name": "zlog"}
+    with pytest.raises(AttributeError):
+        run.save_json("scaler", {"mean": object()})  # what is no JSON leaves the old file as it is
+    assert json.loads((run.folder / "state/scaler.json").read_text())["name"] == "zlog"
+    assert run.finish()["file"].tolist() == ["manifest.json", "state/scaler.json", "tables/t.csv"] and run.status == "finished"
     with pytest.raises(FileExistsError, match="never overwritten"):
         runs.open_run(run.folder)
 
