@@ -6,20 +6,18 @@ The reads and the signal are simulated. Peers that are not installed are left ou
 """
 
 import argparse
-import importlib.util
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyBigWig
 import pysam
+from measure import interleave, report, version
 
 from nbgenomics import coverage
 
@@ -77,20 +75,37 @@ def binned(points: dict[tuple[str, bool], np.ndarray]) -> np.ndarray:
     return np.stack(columns, axis=1).reshape(-1, WIDTH // BIN, 2).astype(np.float32)
 
 
-def pysam_loop(path: Path) -> np.ndarray:
+def pysam_ends(path: Path, windows: pd.DataFrame) -> np.ndarray:
+    """The least that a loop over pysam's reads can do: collect 5' ends, the rest in numpy. Good for windows side by side only."""
     points = {(name, reverse): [] for name in SIZES for reverse in (False, True)}
     with pysam.AlignmentFile(path) as file:
         for name in SIZES:
+            forward, backward = points[name, False].append, points[name, True].append
             for read in file.fetch(name):
-                if not read.flag & COMPLEMENT:
-                    if read.is_reverse:
-                        points[name, True].append(read.reference_end - 1)
+                flag = read.flag
+                if not flag & COMPLEMENT:
+                    if flag & 16:
+                        backward(read.reference_end - 1)
                     else:
-                        points[name, False].append(read.reference_start)
+                        forward(read.reference_start)
     return binned({key: np.array(value) for key, value in points.items()})
 
 
-def samtools_bedtools(path: Path) -> np.ndarray:
+def pysam_windows(path: Path, windows: pd.DataFrame) -> np.ndarray:
+    """As one writes it down: window by window, every read into its bin. Good for any windows."""
+    counts = np.zeros((len(windows), WIDTH // BIN, 2), np.float32)
+    with pysam.AlignmentFile(path) as file:
+        for row, window in enumerate(windows.itertuples()):
+            for read in file.fetch(window.chrom, window.start, window.end):
+                if read.flag & COMPLEMENT:
+                    continue
+                end = read.reference_end - 1 if read.is_reverse else read.reference_start
+                if window.start <= end < window.end:
+                    counts[row, (end - window.start) // BIN, int(read.is_reverse)] += 1
+    return counts
+
+
+def samtools_bedtools(path: Path, windows: pd.DataFrame) -> np.ndarray:
     """`samtools view -u | bedtools bamtobed`, parsed with pandas."""
     pipe = f"samtools view -u -F {COMPLEMENT} {path} | bedtools bamtobed -i -"
     with subprocess.Popen(pipe, shell=True, stdout=subprocess.PIPE) as process:
@@ -99,71 +114,80 @@ def samtools_bedtools(path: Path) -> np.ndarray:
     return binned({(name, strand == "-"): end[(table[0] == name) & (table[5] == strand)] for name in SIZES for strand in "+-"})
 
 
-def samtools_only(path: Path) -> np.ndarray:
+def samtools_only(path: Path) -> None:
     """`samtools view -u` read to the end and thrown away: decompression and filter without any counting (a floor, not an equal)."""
     subprocess.run(f"samtools view -u -F {COMPLEMENT} {path} > /dev/null", shell=True, check=True)
 
 
-def polars_reader(path: Path) -> np.ndarray:
-    """polars-bio's scan with the columns needed, then bincount; `end` is 1-based inclusive, so both ends are one too high for us."""
+def deeptools(path: Path, windows: pd.DataFrame) -> np.ndarray:
+    """`bamCoverage --Offset 1`, once for each strand, on all cores, and its bigWig read back."""
+    columns = []
+    for strand in (f"--samFlagExclude {COMPLEMENT | 16}", f"--samFlagInclude 16 --samFlagExclude {COMPLEMENT}"):
+        out = path.with_suffix(".bamCoverage.bw")
+        command = f"{deeptools_command()} -b {path} -o {out} --Offset 1 --binSize {BIN} --numberOfProcessors max {strand}"
+        subprocess.run(command.split(), check=True, capture_output=True)
+        with pyBigWig.open(str(out)) as file:
+            columns.append(np.concatenate([np.nan_to_num(file.values(name, 0, size, numpy=True)[::BIN]) for name, size in SIZES.items()]))
+    return np.stack(columns, axis=1).reshape(-1, WIDTH // BIN, 2)
+
+
+def deeptools_command() -> str | None:
+    return shutil.which("bamCoverage", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def polars_reader(path: Path, windows: pd.DataFrame) -> np.ndarray:
+    """polars-bio's scan of the columns needed, 5' ends in polars, then bincount; its `end` is that of the last base, 1-based."""
     import polars
     import polars_bio
 
-    table = polars_bio.scan_bam(str(path)).select("chrom", "start", "end", "flags").filter((polars.col("flags") & COMPLEMENT) == 0).collect()
-    chrom, flags = table["chrom"].to_numpy(), table["flags"].to_numpy()
-    shift = 1 if polars_bio.get_option("datafusion.bio.coordinate_system_zero_based") != "true" else 0
-    reverse = (flags & 16) != 0
-    end = np.where(reverse, table["end"].to_numpy().astype(np.int64) - 1, table["start"].to_numpy().astype(np.int64) - shift)
-    return binned({(name, strand): end[(chrom == name) & (reverse == strand)] for name in SIZES for strand in (False, True)})
+    shift = 0 if polars_bio.get_option("datafusion.bio.coordinate_system_zero_based") == "true" else 1
+    reverse = (polars.col("flags") & 16) != 0
+    end = polars.when(reverse).then(polars.col("end").cast(polars.Int64) - 1).otherwise(polars.col("start").cast(polars.Int64) - shift)
+    scan = polars_bio.scan_bam(str(path)).select("chrom", "start", "end", "flags").filter((polars.col("flags") & COMPLEMENT) == 0)
+    parts = scan.select("chrom", reverse.alias("reverse"), end.alias("end")).collect().partition_by("chrom", "reverse", as_dict=True)
+    return binned({key: part["end"].to_numpy() for key, part in parts.items()})
 
 
-def children_cpu() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def compare(title: str, work: float, unit: str, rows: dict, repeats: int) -> None:
-    """Run every row once per round, in turn; print medians, spread and how many times longer each takes than the first."""
-    wall, cpu = {name: [] for name in rows}, {name: [] for name in rows}
-    for _ in range(repeats):
-        for name, run in rows.items():
-            before, start = children_cpu(), time.perf_counter()
-            run()
-            wall[name].append(time.perf_counter() - start)
-            cpu[name].append(children_cpu() - before)
-    ours = next(iter(rows))
-    print(f"\n{title}: medians of {repeats} interleaved repeats")
-    print(f"{'':34}{'wall s':>9}{'min-max':>15}{'CPU s':>9}{unit + '/s':>14}{'wall ratio':>12}{'CPU ratio':>11}")
-    for name in rows:
-        w, c = statistics.median(wall[name]), statistics.median(cpu[name])
-        ratios = w / statistics.median(wall[ours]), c / max(statistics.median(cpu[ours]), 1e-9)
-        print(f"{name:34}{w:9.3f}{f'{min(wall[name]):.2f}-{max(wall[name]):.2f}':>15}{c:9.3f}{work / w:14,.0f}{ratios[0]:12.2f}{ratios[1]:11.2f}")
+def check(path: Path, windows: pd.DataFrame, peers: dict) -> dict:
+    """Those peers that give what we give, bin by bin; the others named with their reason."""
+    expected, equal = coverage.from_bam(path, windows, bin_size=BIN), {}
+    for name, peer in peers.items():
+        try:
+            found = peer(path, windows)
+        except Exception as error:
+            print(f"left out: {name}: {type(error).__name__}: {error}")
+            continue
+        if different := int((found != expected).sum()):
+            print(f"left out: {name}: {different:,} of {expected.size:,} bins differ")
+        else:
+            equal[name] = lambda peer=peer: peer(path, windows)
+    assert expected.sum() > 0
+    return {"nbgenomics.coverage.from_bam": lambda: coverage.from_bam(path, windows, bin_size=BIN)} | equal
 
 
 def bench_bam(folder: Path, n: int, repeats: int) -> None:
     path, windows = folder / "simulated.bam", genome_windows()
     simulate_bam(path, n)
-    peers = {"pysam loop": pysam_loop}
+    peers = {"pysam, 5' ends only": pysam_ends}
     if shutil.which("bedtools"):
         peers["samtools | bedtools bamtobed"] = samtools_bedtools
-    if importlib.util.find_spec("polars_bio"):
-        peers["polars-bio + bincount"] = polars_reader
-    expected = coverage.from_bam(path, windows, bin_size=BIN)
-    for name, peer in list(peers.items()):
-        try:
-            different = int((peer(path) != expected).sum())
-        except Exception as error:
-            print(f"left out: {name}: {type(error).__name__}: {error}")
-            del peers[name]
-            continue
-        if different:
-            print(f"left out: {name}: {different:,} of {expected.size:,} bins differ")
-            del peers[name]
-    assert "pysam loop" in peers and expected.sum() > 0.9 * n
-    rows = {"nbgenomics.coverage.from_bam": lambda: coverage.from_bam(path, windows, bin_size=BIN)}
-    rows |= {name: lambda peer=peer: peer(path) for name, peer in peers.items()}
+    if found := version("polars-bio"):
+        peers[f"polars-bio {found} + bincount"] = polars_reader
+    rows = check(path, windows, peers)
+    assert "pysam, 5' ends only" in rows
     rows["samtools view -u, no counting"] = lambda: samtools_only(path)
-    compare(f"5' ends of {n:,} reads ({path.stat().st_size / 1e6:.0f} MB) in {len(windows):,} windows of {WIDTH} bp", n, "reads", rows, repeats)
+    goals = {name: 8 if name.startswith("pysam") else 1 for name in rows if name.startswith(("pysam", "polars"))}
+    title = f"5' ends of {n:,} reads ({path.stat().st_size / 1e6:.0f} MB) in {len(windows):,} windows of {WIDTH} bp side by side"
+    report(title, interleave(rows, repeats), n, "reads", goals)
+    if deeptools_command() and (found := version("deeptools")):
+        rows = check(path, windows, {f"deepTools {found} bamCoverage": deeptools})
+        report("the same against deepTools", interleave(rows, 1), n, "reads")
+    # as in the JunD study: every read lies in several windows
+    start = np.arange(0, 2_000_000, 200)
+    overlapping = pd.DataFrame({"chrom": "chr1", "start": start, "end": start + WIDTH})
+    name = "pysam, window by window"
+    rows = check(path, overlapping, {name: pysam_windows})
+    report(f"{len(overlapping):,} windows of {WIDTH} bp every 200 bp", interleave(rows, repeats), len(overlapping), "windows", {name: 8})
 
 
 def bench_bigwig(folder: Path, repeats: int) -> None:
@@ -183,7 +207,7 @@ def bench_bigwig(folder: Path, repeats: int) -> None:
             "nbgenomics.coverage.from_bigwig": lambda regions=regions: coverage.from_bigwig(path, regions, bin_size=BIN),
             "pyBigWig.values": pybigwig,
         }
-        if importlib.util.find_spec("pybigtools"):
+        if version("pybigtools"):
             import pybigtools
 
             def bigtools(start=start):
@@ -194,7 +218,7 @@ def bench_bigwig(folder: Path, repeats: int) -> None:
         results = [run() for run in rows.values()]
         for result in results[1:]:
             np.testing.assert_allclose(result, results[0], rtol=1e-4)
-        compare(f"bigWig, {title} of {WIDTH} bp", len(start), "windows", rows, repeats)
+        report(f"bigWig, {title} of {WIDTH} bp", interleave(rows, repeats), len(start), "windows")
 
 
 def bench_first_call(folder: Path) -> None:

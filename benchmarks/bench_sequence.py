@@ -173,9 +173,7 @@ def memory(folder: Path) -> None:
         )
         anonymous, mapped = map(float, child.stdout.split())
         own.append(anonymous)
-        print(
-            f"  genome of {length / 1e9:.1f} Gb: {anonymous:.1f} MB of its own, besides {mapped:.0f} MB of mapped pages, which the system may take back"
-        )
+        print(f"  genome of {length / 1e9:.1f} Gb: {anonymous:.1f} MB of its own, besides {mapped:.0f} MB of mapped pages that can be dropped")
     verdict = "reached" if abs(own[1] - own[0]) < 5 else "MISSED"
     print(f"  10 times the genome takes {own[1] - own[0]:+.1f} MB  goal, independent of the genome's size: {verdict}")
 

@@ -71,7 +71,7 @@ def test_jund_saves_what_it_says(joint):
     from nbgenomics import layers  # noqa: F401  registers the layers of the saved model
 
     assert keras.models.load_model(joint.folder / "models/jund.keras").count_params() == 2_529
-    assert {"report.html", "notebook.ipynb", "charts/scores.png", "normalizer.json", "motifs/attribution.meme"} <= set(joint.files())
+    assert {"report.html", "notebook.ipynb", "charts/scores.png", "state/normalizer.json", "motifs/attribution.meme"} <= set(joint.files())
     assert len(joint.manifest["inputs"]) >= 4 and all(len(entry["sha256"]) == 64 for entry in joint.manifest["inputs"])
 
 
