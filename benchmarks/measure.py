@@ -13,14 +13,14 @@ def cpu_seconds() -> float:
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
-def interleave(contenders: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, np.ndarray]:
-    """Wall and CPU seconds of each contender, shape (2, rounds); one uncounted round first."""
+def interleave(contenders: dict[str, Callable[[], object]], rounds: int = 7, warm: bool = True) -> dict[str, np.ndarray]:
+    """Wall and CPU seconds of each contender, shape (2, rounds); with `warm` after one round that does not count."""
     taken = {name: [] for name in contenders}
-    for number in range(rounds + 1):
+    for number in range(rounds + warm):
         for name, work in contenders.items():
             start_cpu, start = cpu_seconds(), time.perf_counter()
             work()
-            if number:
+            if number >= warm:
                 taken[name].append((time.perf_counter() - start, cpu_seconds() - start_cpu))
     return {name: np.array(pairs).T for name, pairs in taken.items()}
 

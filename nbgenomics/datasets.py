@@ -36,14 +36,15 @@ class WindowDataset:
     strands : dict of str to bool, optional
         For each coverage input, whether its tracks come in pairs of strands (forward, reverse, forward, ...), which a flip must swap.
     bin_size : dict of str to int, optional
-        Base pairs a position of each input; 1 where not given. Needed for :func:`random_shift` and for an exact leakage check.
+        Base pairs a position of each coverage input; codes have 1. Needed for :func:`random_shift` and the leakage check.
     crop : dict of str to int, optional
-        Positions that the model takes of each input, cut from the middle where the input is longer: the margin that :func:`random_shift` uses.
+        Positions that the model takes of each input, cut from the middle where the input is longer: the margin that :func:`random_shift` uses,
+        the same on both sides.
 
     Raises
     ------
     ValueError
-        Where inputs, targets and regions differ in length.
+        Where inputs, targets and regions differ in length, or a crop is longer than its input or leaves margins that differ.
     """
 
     def __init__(
@@ -60,6 +61,12 @@ class WindowDataset:
         lengths = {name: len(array) for name, array in inputs.items()} | {"targets": len(targets), "regions": len(regions)}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"inputs, targets and regions need one length and one order of rows, got {lengths}")
+        for name, length in (crop or {}).items():
+            if name in inputs and ((margin := inputs[name].shape[1] - length) < 0 or margin % 2):
+                # with unequal margins a flipped sample would be cut one position beside where its other strand is
+                raise ValueError(
+                    f"crop of {name!r}: {length} positions cannot be cut from the middle of {inputs[name].shape[1]}; take an even margin"
+                )
         self._all = dict(inputs=dict(inputs), targets=targets, regions=regions, strands=dict(strands or {}), bin_size=dict(bin_size or {}))
         self._all |= dict(crop=dict(crop or {}), augmentations=tuple(augmentations))
         self.inputs, self.strands, self.bin_size, self.crop, self.augmentations = (
@@ -96,8 +103,17 @@ class WindowDataset:
         labels : array of str, shape (n,)
         check : bool
             Raise where windows of different splits overlap, flanks included (:func:`intervals.check_leakage`).
+
+        Raises
+        ------
+        ValueError
+            Also for other labels, or where the width of a coverage input is not known for the check.
         """
         labels = np.asarray(labels)
+        if unknown := set(pd.unique(labels)) - {*Split._fields, ""}:
+            raise ValueError(f"labels are 'train', 'valid', 'test' or '', got {', '.join(map(repr, sorted(map(str, unknown))))}")
+        if check and (unsized := [name for name, array in self.inputs.items() if not _is_codes(array) and name not in self.bin_size]):
+            raise ValueError(f"how wide is the input {unsized[0]!r}? Say with bin_size={{{unsized[0]!r}: ...}} how many bp a position has")
         if check:
             check_leakage(self.regions, labels, self.span)
         return Split(*(self.take(labels == name) for name in Split._fields))
@@ -118,7 +134,7 @@ class WindowDataset:
         """
         flat, inputs = [], self.arrays()[0]
         for array in (inputs[name] for name in names or inputs):
-            values = np.eye(5, 4, dtype=np.float32).take(array, axis=0) if array.dtype == np.uint8 else array
+            values = np.eye(5, 4, dtype=np.float32).take(array, axis=0) if _is_codes(array) else array
             flat.append(np.reshape(values, (len(values), -1)))
         return np.concatenate(flat, axis=1, dtype=np.float32)
 
@@ -188,23 +204,29 @@ class WindowDataset:
         return WindowDataset(**self._all | dict(rows=self.rows) | changes)
 
 
+def _is_codes(array) -> bool:
+    return array.dtype == np.uint8 and array.ndim == 2  # coverage may be uint8 as well, and has tracks
+
+
 def flip(batch: Batch, strands: Mapping[str, bool]) -> Batch:
     """The same samples read from the other strand.
 
-    Codes (uint8) are reverse-complemented; the bins of coverage are reversed, and its tracks swapped in pairs where `strands` says that they
-    are strands.
+    Codes (uint8, two dimensions) are reverse-complemented; the bins of coverage are reversed, and its tracks swapped in pairs where `strands` says
+    that they are strands.
 
     Raises
     ------
     ValueError
-        Where `strands` does not say what the tracks of a coverage input are.
+        Where `strands` does not say what the tracks of a coverage input are, or says pairs of an odd number.
     """
     out = {}
     for name, array in batch.items():
-        if array.dtype == np.uint8:
+        if _is_codes(array):
             out[name] = reverse_complement(array)
         elif name not in strands:
             raise ValueError(f"cannot flip the input {name!r}: say with strands={{{name!r}: True}} (or False) whether its tracks are strand pairs")
+        elif strands[name] and array.shape[-1] % 2:
+            raise ValueError(f"the input {name!r} has {array.shape[-1]} tracks, which cannot be pairs of strands as strands= says")
         else:
             tracks = np.arange(array.shape[-1])
             out[name] = array[:, ::-1, tracks ^ 1 if strands[name] else tracks]

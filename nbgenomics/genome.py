@@ -1,10 +1,12 @@
 """DNA sequence: FASTA -> memory-mapped codes (uint8: A 0, C 1, G 2, T 3, anything else 4) -> windows. Coordinates are 0-based half-open."""
 
+import glob
 import gzip
 import hashlib
 import json
 import os
 import shutil
+import socket
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,7 +91,7 @@ class Windows:
         if isinstance(rows, int | np.integer):
             return self[np.array([rows])][0]
         if isinstance(rows, list):
-            rows = np.asarray(rows, np.intp if rows else int)
+            rows = np.asarray(rows) if rows else np.empty(0, np.intp)
         start, edge, minus = self._start[rows], self._edge[rows], self._minus[rows]
         if edge.any():
             out = np.empty((len(start), self.width), np.uint8)
@@ -158,6 +160,8 @@ class Genome:
 
     def sequence(self, chrom: str, start: int, end: int, strand: str = "+") -> str:
         """The letters of one region; N past a chromosome's end."""
+        if start >= end:
+            raise ValueError(f"expected start < end, got {chrom}:{start}-{end}")
         return decode(self.windows(pd.DataFrame({"chrom": [chrom], "start": [start], "end": [end], "strand": [strand]}))[0])
 
 
@@ -198,24 +202,30 @@ def open_genome(paths: str | Path | Iterable[str | Path], name: str | None = Non
 
 def _build(paths: list[Path], folder: Path, name: str) -> None:
     """Write the code cache beside its place and rename it there, so that a killed build leaves nothing that is believed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
+    # the cache may lie on a disk shared by machines, and a process id says nothing of another one's processes
+    ours = f".{folder.name}.{socket.gethostname()}."
+    for stale in folder.parent.glob(f"{glob.escape(ours)}*.tmp"):
         if not _alive(int(stale.name.split(".")[-2])):
             shutil.rmtree(stale, ignore_errors=True)
-    scratch = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+    scratch = folder.parent / f"{ours}{os.getpid()}.tmp"
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
     chromsizes: dict[str, int] = {}
     try:
+        scratch.mkdir(parents=True)
         with (
             open(scratch / "codes.u8", "wb") as out,
             Progress(f"building the sequence cache of {name}", sum(p.stat().st_size for p in paths)) as progress,
         ):
             for path in paths:
                 _stream(path, out, chromsizes, progress)
+            if not any(chromsizes.values()):
+                raise ValueError(f"{', '.join(map(str, paths))}: there are names, but no sequence")
             out.flush()
             os.fsync(out.fileno())
-        (scratch / "chromsizes.json").write_text(json.dumps(chromsizes))
+        with open(scratch / "chromsizes.json", "w") as out:
+            json.dump(chromsizes, out)
+            out.flush()
+            os.fsync(out.fileno())
         try:
             scratch.rename(folder)
         except OSError:

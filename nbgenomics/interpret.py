@@ -84,12 +84,16 @@ def integrated_gradients(
     Raises
     ------
     ValueError
-        For baselines of inputs that the model does not have, an empty input, or an unknown `output`.
+        For missing inputs, baselines of inputs that the model does not have, an empty input, an unknown `output`, or more `steps` than `most_steps`.
     """
+    if not 1 <= steps <= most_steps:
+        raise ValueError(f"expected 1 <= steps <= most_steps, got steps={steps} and most_steps={most_steps}")
     if output not in ("logit", "probability"):
         raise ValueError(f"output is 'logit' or 'probability', got {output!r}")
     if unknown := set(baselines or {}) - set(model.input):
         raise ValueError(f"baselines for inputs that the model does not have: {sorted(unknown)} (it has {sorted(model.input)})")
+    if missing := set(model.input) - set(inputs):
+        raise ValueError(f"the model also needs the inputs {sorted(missing)}, got {sorted(inputs)}")
     x = {name: np.asarray(inputs[name]) for name in model.input}
     count = len(next(iter(x.values())))
     if not count:

@@ -85,7 +85,8 @@ def center(regions: pd.DataFrame, width: int | None) -> pd.DataFrame:
     """
     if width is None:
         return regions
-    start = regions.start + (regions.end - regions.start) // 2 - width // 2
+    start, end = (regions[side].astype(np.int64) for side in ("start", "end"))  # unsigned positions could not go below 0
+    start = start + (end - start) // 2 - width // 2
     return regions.assign(start=start, end=start + width)
 
 
@@ -97,7 +98,7 @@ def tile(regions: pd.DataFrame, width: int) -> pd.DataFrame:
     >>> tile(pd.DataFrame({"chrom": ["chr1"], "start": [150], "end": [650]}), 200).values.tolist()
     [['chr1', 200, 400], ['chr1', 400, 600]]
     """
-    first, last = -(-regions.start.to_numpy() // width), regions.end.to_numpy() // width
+    first, last = -(-regions.start.to_numpy(np.int64) // width), regions.end.to_numpy(np.int64) // width
     count = np.maximum(last - first, 0)
     row = np.repeat(np.arange(len(regions)), count)
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
@@ -112,21 +113,29 @@ def overlap_labels(regions: pd.DataFrame, features: pd.DataFrame, min_overlap: i
     ----------
     regions, features : DataFrame
     min_overlap : int or float
-        As an int, base pairs (1 as in Janggu); as a float, the share of the region that one single feature must cover (DeepSEA: more than 0.5).
+        As an int, base pairs (1 as in Janggu); as a float below 1, the share of the region of which one feature must cover more (DeepSEA: 0.5).
 
     Returns
     -------
     ndarray of float32, shape (len(regions),)
         1 where labelled, else 0.
+
+    Raises
+    ------
+    ValueError
+        Where `min_overlap` is neither a number of bases from 1 nor a share from 0 to below 1.
     """
     import bioframe
 
+    in_bases = isinstance(min_overlap, int | np.integer)
+    if (min_overlap < 1) if in_bases else not 0 <= min_overlap < 1:
+        raise ValueError(f"min_overlap is a number of bases (an int from 1) or a share (a float from 0 to below 1), got {min_overlap!r}")
     columns = ["chrom", "start", "end"]
     pairs = bioframe.overlap(regions[columns].reset_index(drop=True), features[columns], how="inner", return_index=True, return_overlap=True)
     longest = np.zeros(len(regions), np.int64)
     np.maximum.at(longest, pairs["index"].to_numpy(np.int64), (pairs.overlap_end - pairs.overlap_start).to_numpy(np.int64))
-    needed = min_overlap if isinstance(min_overlap, int) else np.maximum(min_overlap * (regions.end - regions.start).to_numpy(), 1e-9)
-    return (longest >= needed).astype(np.float32) if isinstance(min_overlap, int) else (longest > needed).astype(np.float32)
+    labelled = longest >= min_overlap if in_bases else longest > min_overlap * (regions.end - regions.start).to_numpy()
+    return labelled.astype(np.float32)
 
 
 def parse_region(text: str) -> tuple[str, float, float]:
@@ -192,9 +201,11 @@ def split_blocks(
     """Split regions by position blocks: whole blocks of `block` bp go to one split, drawn at random with `seed`.
 
     For genomes too small to spare a chromosome. Regions whose window of `width` bp crosses into a block of another split get ``""``.
-    Arguments and result are as in :func:`split_regions`, `valid` and `test` being shares of the blocks.
+    Arguments and result are as in :func:`split_regions`, `valid` and `test` being shares of the blocks. A block must be as long as a window.
     """
     windows = center(regions, width)
+    if (longest := int((windows.end - windows.start).max())) > block:  # else a window could span another split's block between two of its own
+        raise ValueError(f"blocks of {block:,} bp are shorter than windows of {longest:,} bp: pass a larger block=")
     first, last = windows.start.to_numpy() // block, (windows.end.to_numpy() - 1) // block
     chrom = pd.factorize(regions.chrom)[0]
     keys = np.unique(np.concatenate([np.column_stack([chrom, first]), np.column_stack([chrom, last])]), axis=0)
@@ -292,7 +303,7 @@ def inside(regions: pd.DataFrame, chromsizes: Mapping[str, int]) -> np.ndarray:
     >>> inside(pd.DataFrame({"chrom": ["chr1", "chr1", "chr2"], "start": [0, 90, 0], "end": [10, 110, 10]}), {"chr1": 100}).tolist()
     [True, False, False]
     """
-    mask = (regions.start >= 0).to_numpy() & (regions.end <= regions.chrom.map(chromsizes).fillna(-1)).to_numpy()
+    mask = (regions.start >= 0).to_numpy() & (regions.end <= regions.chrom.astype(object).map(chromsizes).fillna(-1)).to_numpy()
     if not mask.any():
         check_chroms(regions, chromsizes, "this genome")
         raise ValueError("no region lies wholly inside its chromosome: are the regions of another assembly?")
@@ -306,7 +317,10 @@ def mask_bases(windows: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
     -------
     ndarray of bool, shape (len(windows), width)
     """
-    width = int((windows.end - windows.start).iloc[0])
+    widths = pd.unique(windows.end - windows.start)
+    if len(widths) != 1:
+        raise ValueError(f"expected windows of one width, got {len(widths)} widths: {widths[:3].tolist()}; resize them with center")
+    width = int(widths[0])
     mask = np.zeros((len(windows), width), bool)
     for chrom, rows in windows.reset_index(drop=True).groupby("chrom", sort=False):
         here = features[features.chrom == chrom]

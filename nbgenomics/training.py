@@ -40,7 +40,7 @@ def fit(
     loss : str
         Any loss that Keras knows.
     seed : int
-        Of the order of samples, the augmentation, and dropout.
+        Of the order of samples and the augmentation. Weights and dropout draw from the seed set before the model was built.
     on_epoch : callable, optional
         Called with the history so far after every epoch, for example to redraw a chart.
 
@@ -91,6 +91,8 @@ class _Watch(keras.callbacks.Callback):
         if not np.isfinite(logs["loss"]):
             raise ValueError(f"the training loss is {logs['loss']} in epoch {epoch + 1}: look for NaN in the inputs, or lower the learning rate")
         predicted = _predict(self.model, self.valid)
+        if not np.isfinite(predicted).all():
+            raise ValueError(f"predictions of the validation split are not all finite in epoch {epoch + 1}: look for NaN in its inputs")
         logs["val_loss"] = float(np.mean(self.loss(self.truth, predicted)))
         values = [("train", "loss", logs["loss"]), ("valid", "loss", logs["val_loss"])]
         if self.binary:

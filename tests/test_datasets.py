@@ -38,6 +38,23 @@ def test_split_refuses_windows_that_overlap_across_splits(small):
     with pytest.raises(ValueError, match="overlap windows of another split"):
         data.split(labels)
     assert len(data.split(labels, check=False).train) == 20
+    with pytest.raises(ValueError, match="labels are 'train', 'valid', 'test' or '', got 'val'"):
+        data.split(np.where(labels == "valid", "val", labels))
+
+
+def test_the_leakage_check_knows_how_wide_coverage_is(small):
+    """14 bins are 14 bp wide to whoever is not told that a bin has 20."""
+    labels = np.where(np.arange(40) < 20, "train", np.where(np.arange(40) < 30, "valid", "test"))
+    with pytest.raises(ValueError, match=r"how wide is the input 'dnase'\? Say with bin_size="):
+        datasets.WindowDataset(**small | {"bin_size": None}).split(labels)
+    with pytest.raises(ValueError, match="overlap windows of another split"):
+        datasets.WindowDataset(**small | {"bin_size": {"dnase": 100}}).split(labels)
+
+
+@pytest.mark.parametrize("length", [9, 16])
+def test_a_crop_has_even_margins(small, length):
+    with pytest.raises(ValueError, match=f"crop of 'dnase': {length} positions cannot be cut from the middle of 14"):
+        datasets.WindowDataset(**small, crop={"dnase": length})
 
 
 def test_lengths_must_agree(small):
@@ -60,11 +77,21 @@ def test_flip_is_an_involution_and_swaps_strands(small):
 def test_flip_swaps_the_strands_of_each_experiment():
     tracks = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
     assert datasets.flip({"dnase": tracks}, {"dnase": True})["dnase"].ravel().tolist() == [1, 0, 3, 2]
+    with pytest.raises(ValueError, match="3 tracks, which cannot be pairs of strands"):
+        datasets.flip({"dnase": tracks[..., :3]}, {"dnase": True})
+
+
+def test_coverage_of_bytes_is_not_taken_for_codes(small):
+    """Binary cut sites fit in uint8, as codes do."""
+    cuts = np.random.default_rng(0).integers(0, 2, (40, 14, 2)).astype(np.uint8)
+    np.testing.assert_array_equal(datasets.flip({"cuts": cuts}, {"cuts": True})["cuts"], cuts[:, ::-1, ::-1])
+    data = datasets.WindowDataset({"cuts": cuts}, small["targets"], small["regions"])
+    np.testing.assert_array_equal(data.features(), cuts.reshape(40, -1))
 
 
 def test_augmentation_is_drawn_once_for_all_inputs(small):
     """Janggu drew the flip of each input apart, so that DNA and coverage of one sample disagreed."""
-    data = datasets.WindowDataset(**small, crop={"sequence": 200, "dnase": 9}).augment(datasets.random_shift(40), datasets.random_flip)
+    data = datasets.WindowDataset(**small, crop={"sequence": 200, "dnase": 10}).augment(datasets.random_shift(40), datasets.random_flip)
     seen = set()
     for inputs, targets in data.batches(8, shuffle=True, seed=1):
         for sequence, dnase, target in zip(inputs["sequence"].numpy(), inputs["dnase"].numpy(), targets.numpy(), strict=True):

@@ -1,6 +1,7 @@
 import gzip
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -43,7 +44,19 @@ def test_windows_index_like_an_array(small):
     windows = small.windows(regions)
     whole = np.asarray(windows)
     assert windows.shape == whole.shape == (18, 6) and whole.dtype == np.uint8
-    for rows in (3, -1, np.int64(2), slice(-3, None), slice(None, None, -1), slice(0, 0), [4, 4, 1], np.arange(18) % 3 == 0, np.array([], int), []):
+    for rows in (
+        3,
+        -1,
+        np.int64(2),
+        slice(-3, None),
+        slice(None, None, -1),
+        slice(0, 0),
+        [4, 4, 1],
+        np.arange(18) % 3 == 0,
+        [True, False] * 9,
+        np.array([], int),
+        [],
+    ):
         np.testing.assert_array_equal(windows[rows], whole[rows])
 
 
@@ -115,6 +128,7 @@ def test_windows_cost_memory_only_when_read(tmp_path):
         (">chr1\nAC@T\n", "in sequence 'chr1', at position 2"),
         ("", "no line that starts with '>'"),
         (">\nACGT\n", "a '>' line without a name"),
+        (">chr1\n>chr2\n", "there are names, but no sequence"),
         (">a\nAC\n>a\nGT\n", "second sequence named 'a'"),
     ],
 )
@@ -141,6 +155,8 @@ def test_errors_of_regions(small, tmp_path):
         genome.open_genome(tmp_path / "none.fa")
     with pytest.raises(ValueError, match="not in genome 'small': 'chr3'"):
         small.windows(pd.DataFrame({"chrom": ["chr3"], "start": [0], "end": [5]}))
+    with pytest.raises(ValueError, match="expected start < end, got chr1:5-3"):
+        small.sequence("chr1", 5, 3)
     with pytest.raises(ValueError, match="2 lengths"):
         small.windows(pd.DataFrame({"chrom": ["chr1", "chr1"], "start": [0, 0], "end": [5, 6]}))
     with pytest.raises(ValueError, match="past the end of their chromosome"):
@@ -177,3 +193,23 @@ def test_full_disk_says_so(tmp_path, monkeypatch):
     (tmp_path / "full.fa").write_text(FASTA)
     with pytest.raises(OSError, match=r"No space left on device; free space there, or set NBGENOMICS_DATA"):
         genome.open_genome(tmp_path / "full.fa")
+
+
+def test_a_build_on_another_machine_is_left_alone(tmp_path, monkeypatch):
+    """On a disk that machines share, a process id that is not alive here may be alive there."""
+    path = tmp_path / "shared.fa"
+    path.write_text(FASTA)
+    folder = next((registry.cache_dir() / "genomes").glob(f"{genome.open_genome(path).name}-*"))
+    folder.rename(theirs := folder.with_name(f".{folder.name}.another.host.{2**22 + 1}.tmp"))
+    ours = folder.with_name(f".{folder.name}.{socket.gethostname()}.{2**22 + 1}.tmp")
+    ours.mkdir()
+    genome.open_genome(path)
+    assert theirs.exists() and not ours.exists()
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "g.fa").write_text(FASTA)
+    monkeypatch.setenv("NBGENOMICS_DATA", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"could not be written .* set NBGENOMICS_DATA"):
+        genome.open_genome(tmp_path / "g.fa")

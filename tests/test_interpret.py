@@ -98,5 +98,9 @@ def test_leaves_the_model_as_it_was_and_refuses_nonsense(linear):
         np.testing.assert_array_equal(old, new)
     with pytest.raises(ValueError, match="no row"):
         interpret.integrated_gradients(linear, {name: array[:0] for name, array in x.items()})
+    with pytest.raises(ValueError, match="steps <= most_steps, got steps=8 and most_steps=4"):
+        interpret.integrated_gradients(linear, x, steps=8, most_steps=4)
+    with pytest.raises(ValueError, match=r"also needs the inputs \['atac'\], got \['sequence'\]"):
+        interpret.integrated_gradients(linear, {"sequence": x["sequence"]})
     with pytest.raises(ValueError, match="'logit' or 'probability'"):
         interpret.integrated_gradients(linear, x, output="logits")

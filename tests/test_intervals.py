@@ -33,6 +33,10 @@ def test_labels_need_the_asked_overlap():
     """)
     assert intervals.overlap_labels(REGIONS, peaks).tolist() == [1, 1, 1, 0]
     assert intervals.overlap_labels(REGIONS, peaks, min_overlap=2).tolist() == [0, 0, 1, 0]
+    assert intervals.overlap_labels(REGIONS, peaks, min_overlap=np.int64(2)).tolist() == [0, 0, 1, 0]
+    for nonsense in (0, 1.0, -0.5):
+        with pytest.raises(ValueError, match="a share"):
+            intervals.overlap_labels(REGIONS, peaks, min_overlap=nonsense)
     # 50 % is not more than 50 %, and two features do not add up
     assert intervals.overlap_labels(REGIONS, peaks, min_overlap=0.5).tolist() == [0, 0, 0, 0]
     assert intervals.overlap_labels(REGIONS, peaks, min_overlap=0.49).tolist() == [0, 0, 1, 0]
@@ -150,7 +154,23 @@ def test_mask_bases_and_inside():
     features = pd.DataFrame({"chrom": ["a", "a", "a", "b"], "start": [0, 1, 12, 9], "end": [2, 2, 14, 11]})
     expected = [[0, 0, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0]]
     np.testing.assert_array_equal(intervals.mask_bases(windows, features), np.array(expected, bool))
+    with pytest.raises(ValueError, match=r"one width, got 2 widths: \[5, 6\]"):
+        intervals.mask_bases(windows.assign(end=[5, 15, 4]), features)
+    assert intervals.inside(REGIONS.astype({"chrom": "category"}), {"chr1": 500}).tolist() == [True, True, False, False]
     with pytest.raises(ValueError, match="regions have chromosomes not in this genome: 'chr1'"):
         intervals.inside(REGIONS, {"1": 1000, "2": 1000})
     with pytest.raises(ValueError, match="another assembly"):
         intervals.inside(REGIONS, {"chr1": 100, "chr2": 100})
+
+
+def test_blocks_shorter_than_windows_are_refused():
+    """Such a window may begin and end in training blocks and have a test block between them."""
+    bins = intervals.tile(pd.DataFrame({"chrom": ["chr1"], "start": [0], "end": [100_000]}), 200)
+    with pytest.raises(ValueError, match="blocks of 1,000 bp are shorter than windows of 2,500 bp"):
+        intervals.split_blocks(bins, block=1_000, valid=0.2, test=0.2, width=2_500)
+
+
+def test_unsigned_positions_may_be_widened_past_the_start():
+    unsigned = REGIONS.astype({"start": np.uint32, "end": np.uint32})
+    assert intervals.center(unsigned, 500).equals(intervals.center(REGIONS, 500))
+    assert intervals.tile(unsigned, 150).equals(intervals.tile(REGIONS, 150))

@@ -99,7 +99,8 @@ def test_compare_runs(tmp_path):
     assert set(table.status) == {"finished"}
     run = runs.run_notebook(NOTEBOOKS / "08_compare_runs.ipynb", {"runs_dir": str(tmp_path / "sweep"), "n_boot": 200}, tmp_path / "compare")
     summary = pd.read_csv(run.folder / "tables/summary.csv")
-    assert summary.configuration.tolist() == ["normalize none", "normalize zlog"] and (summary.baseline < 0.12).all()
+    names = ["best MA0491 hit in the window", "normalize none", "normalize zlog"]
+    assert summary.configuration.tolist() == names and (summary.baseline < 0.12).all()
     difference = pd.read_csv(run.folder / "tables/differences.csv").iloc[0]
     assert difference.low <= difference.difference <= difference.high
 

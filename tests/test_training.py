@@ -74,3 +74,26 @@ def test_a_loss_that_is_no_number_stops_the_training():
     broken = datasets.WindowDataset({"dnase": coverage}, data.targets, data.regions)
     with pytest.raises(ValueError, match="training loss is nan in epoch 1"):
         training.fit(models.jund_dnase(), broken, broken, epochs=1)
+
+
+def test_validation_inputs_that_are_no_numbers_are_said():
+    data = planted(100)
+    coverage = np.random.default_rng(0).random((100, 22, 4)).astype(np.float32)
+    coverage[70:] = np.nan
+    broken = datasets.WindowDataset({"dnase": coverage}, data.targets, data.regions)
+    with pytest.raises(ValueError, match="validation split are not all finite in epoch 1: look for NaN"):
+        training.fit(models.jund_dnase(), broken.take(slice(0, 70)), broken.take(slice(70, 100)), epochs=1)
+
+
+def test_one_seed_gives_one_training():
+    """Weights, order of samples, augmentation and dropout; another seed gives another."""
+    data = planted(200)
+    train, valid = data.take(slice(0, 150)).augment(datasets.random_flip), data.take(slice(150, 200))
+
+    def history(seed):
+        keras.utils.set_random_seed(seed)
+        return training.fit(models.jund_sequence(100, dropout=0.2), train, valid, epochs=2, batch_size=16, seed=seed)
+
+    first = history(1)
+    pd.testing.assert_frame_equal(history(1), first, check_exact=True)
+    assert not history(2).equals(first)
