@@ -102,7 +102,7 @@ def one_hot(path: Path) -> None:
     def extract(loci):
         return io.extract_loci(loci, str(path), in_window=WIDTH, n_jobs=1)  # one thread takes the least CPU time and here the least wall time too
 
-    # since 1.5 or so it has a compiled reader for all windows of a FASTA given by its path; older ones read window by window
+    # 1.6 has a compiled reader of all windows of a FASTA given by its path: its fast path
     if hasattr(io, "_read_fasta_windows"):
         with mock.patch.object(io, "_read_fasta_windows", wraps=io._read_fasta_windows) as fast:
             theirs = extract(regions)

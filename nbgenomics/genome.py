@@ -80,6 +80,7 @@ class Windows:
         self._edge = (start < low) | (start + width > high)
         # a genome shorter than a window has no whole window to slide over; then every window is an edge
         self._view = np.lib.stride_tricks.sliding_window_view(codes, width) if len(codes) >= width else None
+        self._plain = self._view is not None and not (self._edge.any() or minus.any())
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -35,6 +35,10 @@ def test_windows_past_the_ends_are_n_on_both_strands(small):
     assert small.sequence("chr1", -2, 10, "-") == "CTTGCAACGTNN"
     assert small.sequence("chr2", 4, 9) == "ACANN"
     assert small.sequence("chr2", -4, 12, "-") == "NNNNNTGTAATCNNNN"
+    # by a base or two, where the cache goes on with the neighbouring chromosome
+    assert small.sequence("chr1", 13, 21) == "ACGTTTNN"
+    assert small.sequence("chr2", -2, 5) == "NNGATTA"
+    assert small.sequence("chr2", -2, 5, ".") == "NNGATTA"  # no strand is no reason to turn it round
     regions = pd.DataFrame({"chrom": ["chr2"], "start": [3], "end": [4]})
     assert genome.decode(small.windows(regions, width=40)[0]) == "N" * 17 + "GATTACA" + "N" * 16
 

@@ -100,6 +100,7 @@ def test_split_leaves_out_what_crosses_a_border():
     intervals.check_leakage(bins, labels, 500)
     whole = intervals.split_regions(bins, valid=["chr1:1000-2000"], test=["chr2"])
     intervals.check_leakage(bins, whole)
+    assert whole[:10].tolist() == ["train"] * 5 + ["valid"] * 5  # windows that touch share nothing
     with pytest.raises(ValueError, match=r"of the .* split overlap windows of another split, for example .* chr1:"):
         intervals.check_leakage(bins, whole, 500)
     only = intervals.split_regions(bins, train=["chr3"], valid=["chr1"], test=["chr2"])
@@ -136,6 +137,7 @@ def test_split_blocks_is_leak_free_and_seeded():
     labels = intervals.split_blocks(bins, block=20_000, valid=0.2, test=0.2, width=1_000, seed=3)
     intervals.check_leakage(bins, labels, 1_000)
     assert 0.1 < (labels == "test").mean() < 0.3
+    assert (intervals.split_blocks(bins, block=20_000, valid=0.2, test=0.2) != "").all()  # a bin that ends where its block does lies in it
     np.testing.assert_array_equal(labels, intervals.split_blocks(bins, block=20_000, valid=0.2, test=0.2, width=1_000, seed=3))
     assert (labels != intervals.split_blocks(bins, block=20_000, valid=0.2, test=0.2, width=1_000, seed=4)).any()
 

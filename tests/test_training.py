@@ -97,3 +97,20 @@ def test_one_seed_gives_one_training():
     first = history(1)
     pd.testing.assert_frame_equal(history(1), first, check_exact=True)
     assert not history(2).equals(first)
+
+
+def test_a_worse_epoch_ends_the_training_and_is_undone():
+    """Validation has the labels of training turned round: every step makes it worse, and the first epoch is the best."""
+    bound = np.arange(128) % 2
+    regions = pd.DataFrame({"chrom": "chr1", "start": np.arange(128) * 100, "end": np.arange(128) * 100 + 50})
+    train, valid = (
+        datasets.WindowDataset({"dnase": bound.astype(np.float32)[:, None, None]}, pd.DataFrame({"y": y}), regions) for y in (bound, 1 - bound)
+    )
+    coverage = keras.Input((1, 1), name="dnase")
+    model = keras.Model({"dnase": coverage}, models.head(keras.layers.Flatten()(coverage)))
+    losses = (
+        training.fit(model, train, valid, epochs=9, patience=2, learning_rate=0.1).query("split == 'valid' and metric == 'loss'").value.to_numpy()
+    )
+    assert len(losses) == 3 and (np.diff(losses) > 0).all()
+    right = np.abs(valid.targets.to_numpy() - 1 + training.predict(model, valid))
+    assert -np.log(right).mean() == pytest.approx(losses[0], rel=1e-4)
