@@ -22,6 +22,7 @@ COMPLEMENT = np.array([3, 2, 1, 0, 4], np.uint8)
 _FORMAT = 1  # of the code cache; a change makes every old cache unread
 _CHUNK = 1 << 22
 _BAD = 255
+_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # SAM specification, 4.1.2
 
 
 def _translation() -> bytes:
@@ -93,6 +94,8 @@ class Windows:
             return self[np.array([rows])][0]
         if isinstance(rows, list):
             rows = np.asarray(rows) if rows else np.empty(0, np.intp)
+        if self._plain:
+            return self._view[self._start[rows]]
         start, edge, minus = self._start[rows], self._edge[rows], self._minus[rows]
         if edge.any():
             out = np.empty((len(start), self.width), np.uint8)
@@ -244,7 +247,12 @@ def _stream(path: Path, out, chromsizes: dict[str, int], progress: Progress) -> 
     """Append one FASTA's codes to `out`, a chunk at a time, and its sequences' lengths to `chromsizes`."""
     header, current = b"", None
     with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
+        start = raw.read(16)
+        packed = start[:2] == b"\x1f\x8b"
+        if packed and start[12:14] == b"BC":  # bgzip ends with an empty block; cut between two blocks, the file would still inflate
+            raw.seek(-min(len(_BGZF_END), path.stat().st_size), os.SEEK_END)
+            if raw.read() != _BGZF_END:
+                raise ValueError(f"{path} is cut short: bgzip's last block is missing; fetch or copy it again")
         raw.seek(0)
         source, read = gzip.GzipFile(fileobj=raw) if packed else raw, 0
         in_header = False

@@ -217,3 +217,11 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("NBGENOMICS_DATA", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"could not be written .* set NBGENOMICS_DATA"):
         genome.open_genome(tmp_path / "g.fa")
+
+
+def test_bgzip_cut_between_two_blocks(tmp_path):
+    (tmp_path / "g.fa").write_text(FASTA)
+    pysam.tabix_compress(str(tmp_path / "g.fa"), str(tmp_path / "g.fa.gz"))
+    (tmp_path / "cut.fa.gz").write_bytes((tmp_path / "g.fa.gz").read_bytes()[:-28])
+    with pytest.raises(ValueError, match="bgzip's last block is missing"):
+        genome.open_genome(tmp_path / "cut.fa.gz")

@@ -133,3 +133,5 @@ def test_a_run_killed_in_training_is_never_believed(tmp_path):
     assert not list(folder.rglob("*.keras")) and not list(folder.glob("report.html"))
     shown = subprocess.run([sys.executable, "-m", "nbgenomics", "show", str(folder)], capture_output=True, text=True)
     assert "interrupted" in shown.stdout
+    again = runs.run_notebook(NOTEBOOKS / "02_jund.ipynb", {"inputs": "dnase", "epochs": 1, "control": False}, folder)
+    assert again.folder == folder.resolve() and again.status == "finished"
