@@ -31,7 +31,7 @@ def main() -> None:
         regions = pd.DataFrame({"chrom": "chr1", "start": start, "end": start + 200})
         dnase = rng.poisson(0.5, (count, 22, 4)).astype(np.float32)
         targets = pd.DataFrame({"bound": rng.random(count) < 0.05})
-        print(f"training, batch {BATCH}, medians of {ROUNDS} interleaved rounds of {BATCH * STEPS:,} samples; 'limit' is one constant batch")
+        print(f"training, batch {BATCH}, best of {ROUNDS} interleaved rounds of {BATCH * STEPS:,} samples; 'limit' is one constant batch")
         print(f"{'':28}{'samples/s by wall time':^30}{'ratios by wall time':^24}{'ratios by CPU time':^24}")
         print(f"{'net':28}{'limit':>10}{'fed':>10}{'flips':>10}" + f"{'fed/limit':>11}{'flips/limit':>13}" * 2)
         for name, inputs, build in [
@@ -59,8 +59,9 @@ def compare(name: str, build, data: datasets.WindowDataset) -> None:
         "flips": data.augment(datasets.random_flip).batches(BATCH, shuffle=True),
     }
     taken = interleave({key: lambda feed=feed: model.fit(feed, shuffle=False, verbose=0) for key, feed in feeds.items()}, ROUNDS)
-    rates = "".join(f"{BATCH * STEPS / np.median(wall):10,.0f}" for wall, _ in taken.values())
-    fed, flips = (np.median(taken["limit"] / taken[key], axis=1) for key in ("fed", "flips"))
+    rates = "".join(f"{BATCH * STEPS / min(wall):10,.0f}" for wall, _ in taken.values())
+    # Now and then a fit stands still for half a second, on the constant batch as well: wall time compares the best rounds, CPU time medians
+    fed, flips = ((min(taken["limit"][0]) / min(taken[key][0]), np.median(taken["limit"][1] / taken[key][1])) for key in ("fed", "flips"))
     goal = f"  goal 0.9: {'reached' if fed[1] >= 0.9 else 'MISSED'}" if "sequence" in data.inputs else ""
     print(f"{name:28}{rates}" + "".join(f"{fed[kind]:11.2f}{flips[kind]:13.2f}" for kind in (0, 1)) + goal, flush=True)
 
