@@ -7,6 +7,6 @@ models are plain functional ``keras.Model`` objects with named inputs; results a
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow tells of its kernels on every start; errors stay
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # fewer of TensorFlow's messages at start; errors stay
 
 __version__ = "0.1.0"
