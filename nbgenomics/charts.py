@@ -184,10 +184,9 @@ def precision_recall(curve, prevalence=None, by=None, width=260, height=220):
         tooltip = [*([f"{by}:N"] if several else []), alt.Tooltip("prevalence:Q", format=".4f")]
         rule = alt.Chart(guess).mark_rule(strokeDash=[4, 3]).encode(y="prevalence:Q", tooltip=tooltip)
         layers.append(rule.encode(color=_line_color(curve, by) if several else alt.value(GREY)))
-        label = pd.DataFrame({"prevalence": [highest], "label": ["prevalence" if several else f"prevalence {highest:.3g}"]})
-        below = highest > 0.9  # above its line the label would leave the panel
-        text = alt.Chart(label).mark_text(align="left", baseline="top" if below else "bottom", x=4, dy=3 if below else -3, color=GREY)
-        layers.append(text.encode(y="prevalence:Q", text="label:N"))
+        # in the corner where precision and recall are both 1, since a weak model's curve runs along the dashed line
+        label = pd.DataFrame({"label": ["dashed: prevalence" + ("" if several else f" {highest:.3g}")]})
+        layers.append(alt.Chart(label).mark_text(align="right", baseline="top", x=width - 4, y=5, color=GREY).encode(text="label:N"))
     return _standalone(alt.layer(*layers).properties(width=width, height=height))
 
 
