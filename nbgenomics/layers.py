@@ -69,6 +69,8 @@ class ScanBothStrands(keras.layers.Layer):
     order : int
         Of the k-mers: the input has 4 ** order channels.
     activation : str
+    kernel_regularizer, kernel_constraint : optional
+        As in ``keras.layers.Conv1D``.
     merge : {"max", "mean", "concat"}
         How the strands are joined, after bias and activation; ``"concat"`` gives 2 * filters channels.
 
@@ -76,7 +78,12 @@ class ScanBothStrands(keras.layers.Layer):
     """
 
     def __init__(self, filters: int, kernel_size: int, order: int = 1, activation: str = "relu", merge: str = "max", **options):
+        own = {name: options.pop(name, None) for name in ("kernel_regularizer", "kernel_constraint")}
         super().__init__(**options)
+        self.kernel_regularizer, self.kernel_constraint = (
+            keras.regularizers.get(own["kernel_regularizer"]),
+            keras.constraints.get(own["kernel_constraint"]),
+        )
         if merge not in ("max", "mean", "concat"):
             raise ValueError(f"merge is one of 'max', 'mean', 'concat', got {merge!r}")
         self.filters, self.kernel_size, self.order, self.merge = filters, kernel_size, order, merge
@@ -85,7 +92,8 @@ class ScanBothStrands(keras.layers.Layer):
     def build(self, shape):
         if shape[-1] != 4**self.order:
             raise ValueError(f"k-mers of order {self.order} have {4**self.order} channels, got {shape[-1]}")
-        self.kernel = self.add_weight(name="kernel", shape=(self.kernel_size, shape[-1], self.filters), initializer="glorot_uniform")
+        limits = {"regularizer": self.kernel_regularizer, "constraint": self.kernel_constraint}
+        self.kernel = self.add_weight(name="kernel", shape=(self.kernel_size, shape[-1], self.filters), initializer="glorot_uniform", **limits)
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, kmers):
@@ -97,4 +105,6 @@ class ScanBothStrands(keras.layers.Layer):
 
     def get_config(self):
         own = {name: getattr(self, name) for name in ("filters", "kernel_size", "order", "merge")}
+        own["kernel_regularizer"] = keras.regularizers.serialize(self.kernel_regularizer)
+        own["kernel_constraint"] = keras.constraints.serialize(self.kernel_constraint)
         return {**super().get_config(), **own, "activation": keras.activations.serialize(self.activation)}

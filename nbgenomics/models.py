@@ -1,6 +1,9 @@
 """Published architectures as functions that return a ``keras.Model`` with named inputs and a last layer named ``head``."""
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 from keras import layers
 
 from nbgenomics.layers import KmerOneHot, OneHot, ScanBothStrands
@@ -35,13 +38,18 @@ def jund_sequence(width: int = 500, order: int = 1, dropout: float = 0.0) -> ker
     30 positions with a stride of 30.
     """
     codes, x = sequence_input(width, order, dropout)
-    x = ScanBothStrands(10, 11, order=order, activation="relu", name="scan")(x)  # Table S.1
-    x = layers.MaxPooling1D(30)(x)
-    x = layers.BatchNormalization()(x)
-    x = layers.Conv1D(8, 3, activation="relu")(x)
-    x = layers.GlobalMaxPooling1D()(x)
-    x = layers.BatchNormalization()(x)
+    x = _two_convolutions(x, order, 11, 30, 3)  # Table S.1
     return keras.Model({"sequence": codes}, head(x), name="jund_sequence")
+
+
+def _two_convolutions(x, order: int, kernel_size: int, pool: int, second: int):
+    """The body of Janggu's small nets: ten kernels on both strands, pooling, eight kernels, the largest value of each over all positions."""
+    x = ScanBothStrands(10, kernel_size, order=order, activation="relu", name="scan")(x)
+    x = layers.MaxPooling1D(pool)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Conv1D(8, second, activation="relu")(x)
+    x = layers.GlobalMaxPooling1D()(x)
+    return layers.BatchNormalization()(x)
 
 
 def jund_dnase(bins: int = 22, tracks: int = 4) -> keras.Model:
@@ -60,6 +68,155 @@ def jund_dnase(bins: int = 22, tracks: int = 4) -> keras.Model:
     return keras.Model({"dnase": coverage}, head(x), name="jund_dnase")
 
 
+def deepsea(
+    width: int = 1000, order: int = 1, targets: int = 919, both_strands: bool = False, scale: float = 1.0, regularise: bool = False
+) -> keras.Model:
+    """Chromatin profiles from DNA by three convolutions.
+
+    52,843,119 parameters as published (1,000 bp, order 1, 919 targets). Source: Zhou & Troyanskaya 2015, supplementary note 1; windows of 500 and
+    2,000 bp, k-mers and both strands: Janggu (Kopp et al. 2020), which leaves out the regularisation.
+
+    Parameters
+    ----------
+    width, order : int
+        As in `sequence_input`.
+    targets : int
+    both_strands : bool
+        Scan both strands in the first layer and keep the larger value; no parameter more.
+    scale : float
+        Multiplies every number of units, for data or machines of another size; 1 is as published.
+    regularise : bool
+        As published: L2 of 5e-7 and a norm of at most 0.9 per kernel, L1 of 1e-8 on the activations of the last hidden layer.
+    """
+    first, second, third, hidden = (round(scale * units) for units in (320, 480, 960, 925))
+    own = {"kernel_regularizer": keras.regularizers.L2(5e-7)} if regularise else {}
+
+    def bounded(*axes: int) -> dict:
+        return own | {"kernel_constraint": keras.constraints.MaxNorm(0.9, axis=axes)} if regularise else {}
+
+    codes, x = sequence_input(width, order)
+    x = _scan(x, first, 8, order, both_strands, **bounded(0, 1))
+    x = layers.Dropout(0.2)(layers.MaxPooling1D(4)(x))
+    x = layers.Conv1D(second, 8, activation="relu", **bounded(0, 1))(x)
+    x = layers.Dropout(0.2)(layers.MaxPooling1D(4)(x))
+    x = layers.Conv1D(third, 8, activation="relu", **bounded(0, 1))(x)
+    x = layers.Flatten()(layers.Dropout(0.5)(x))
+    quiet = {"activity_regularizer": keras.regularizers.L1(1e-8)} if regularise else {}
+    x = layers.Dense(hidden, activation="relu", **bounded(0), **quiet)(x)
+    return keras.Model({"sequence": codes}, head(x, targets, **bounded(0)), name="deepsea")
+
+
+def danq(
+    width: int = 1000,
+    order: int = 1,
+    targets: int = 919,
+    both_strands: bool = False,
+    scale: float = 1.0,
+    motifs: Sequence[np.ndarray] | None = None,
+    seed: int = 0,
+) -> keras.Model:
+    """Chromatin profiles from DNA by a convolution and an LSTM in both directions.
+
+    46,926,479 parameters as published (1,000 bp, order 1, 919 targets), 67,892,175 with motifs. Source: Quang & Xie 2016, and their scripts.
+
+    Parameters
+    ----------
+    width, order, targets, both_strands, scale
+        As in `deepsea`.
+    motifs : sequence of ndarray (length, 4), optional
+        PWMs that the first kernels start from (DanQ-JASPAR): then 1,024 kernels of 30 positions, pooling by 15 and an LSTM of 512 units.
+    seed : int
+        Of where in its kernel each motif lies.
+    """
+    filters, kernel_size, pool, units = (320, 26, 13, 320) if motifs is None else (1024, 30, 15, 512)
+    filters, units, hidden = (round(scale * number) for number in (filters, units, 925))
+    codes, x = sequence_input(width, order)
+    x = _scan(x, filters, kernel_size, order, both_strands)
+    x = layers.Dropout(0.2)(layers.MaxPooling1D(pool)(x))
+    x = layers.Bidirectional(layers.LSTM(units, return_sequences=True))(x)
+    x = layers.Flatten()(layers.Dropout(0.5)(x))
+    x = layers.Dense(hidden, activation="relu")(x)
+    model = keras.Model({"sequence": codes}, head(x, targets), name="danq" if motifs is None else "danq_jaspar")
+    if motifs is not None:
+        scan = model.get_layer("scan")
+        scan.set_weights(motif_kernels(*scan.get_weights(), motifs, seed))
+    return model
+
+
+def motif_kernels(kernel: np.ndarray, bias: np.ndarray, motifs: Sequence[np.ndarray], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Kernels that start as motifs: probabilities less 0.25 at a random place, a random negative bias; kernels beyond the motifs stay as they are.
+
+    Parameters
+    ----------
+    kernel : ndarray (kernel_size, 4 ** order, filters)
+        Of a first layer. A k-mer weighs what its first base weighs, so that any order scans alike.
+    bias : ndarray (filters,)
+    motifs : sequence of ndarray (length, 4)
+        Motifs longer than the kernel less three positions on either side are cut from their middle. More motifs than filters are drawn from.
+
+    Returns
+    -------
+    kernel, bias : ndarrays of the same shapes
+
+    Source: Quang & Xie 2016, DanQ-JASPAR (the authors' script also reverses the motifs, as Theano's convolution does; Keras's does not).
+    """
+    rng = np.random.default_rng(seed)
+    kernel, bias, (size, words, filters) = kernel.copy(), bias.copy(), kernel.shape
+    chosen = range(len(motifs)) if len(motifs) <= filters else np.sort(rng.choice(len(motifs), filters, replace=False))
+    for number, motif in enumerate(motifs[i] for i in chosen):
+        extra = max(len(motif) - (size - 6), 0)
+        motif = motif[extra // 2 : len(motif) - (extra - extra // 2)]
+        start = rng.integers(3, size - len(motif) - 3, endpoint=True)
+        kernel[:, :, number] = 0
+        kernel[start : start + len(motif), :, number] = np.repeat(motif - 0.25, words // 4, axis=1)
+        bias[number] = rng.uniform(-1, 0)
+    return kernel, bias
+
+
+def dilated(width: int = 1000, order: int = 1, targets: int = 919, both_strands: bool = False, filters: int = 128, blocks: int = 5) -> keras.Model:
+    """Chromatin profiles from DNA by a small residual net of dilated convolutions; our own, to be measured against the published ones.
+
+    375,831 parameters at 919 targets, whatever the width: 1/141 of DeepSEA. A block looks twice as far as the one before; the head reads the mean of
+    all positions.
+    """
+    codes, x = sequence_input(width, order)
+    x = _scan(x, filters, 15, order, both_strands)
+    x = layers.MaxPooling1D(4)(layers.BatchNormalization()(x))
+    for block in range(blocks):
+        y = layers.Conv1D(filters, 3, dilation_rate=2**block, padding="same")(x)
+        x = layers.Add()([x, layers.ReLU()(layers.BatchNormalization()(y))])
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model({"sequence": codes}, head(x, targets), name="dilated")
+
+
+def _scan(x, filters: int, kernel_size: int, order: int, both_strands: bool, **options):
+    """The first layer of a net, on one strand or on both with the same kernels."""
+    if both_strands:
+        return ScanBothStrands(filters, kernel_size, order=order, name="scan", **options)(x)
+    return layers.Conv1D(filters, kernel_size, activation="relu", name="scan", **options)(x)
+
+
+def cage_sequence(width: int = 901, order: int = 1, dropout: float = 0.0) -> keras.Model:
+    """CAGE signal of a promoter from DNA, scanned on both strands.
+
+    1,099, 2,899 or 10,099 parameters for order 1, 2 or 3. Source: Janggu (Kopp et al. 2020), Table S.3, with input dropout of 0 for order 1 and 0.2
+    for orders 2 and 3; that both strands are scanned is in the paper's code only.
+    """
+    codes, x = sequence_input(width, order, dropout)
+    x = _two_convolutions(x, order, 15, 5, 5)  # Table S.3
+    return keras.Model({"sequence": codes}, head(x, activation="linear"), name="cage_sequence")
+
+
+def cage_chromatin(tracks: int = 2) -> keras.Model:
+    """CAGE signal of a promoter from one number a track, such as DNase and H3K4me3: input ``chromatin``, shape (batch, 1, tracks).
+
+    11 parameters for two tracks. Source: Janggu (Kopp et al. 2020), Table S.4.
+    """
+    signal = keras.Input((1, tracks), name="chromatin")
+    x = layers.BatchNormalization()(layers.Flatten()(signal))
+    return keras.Model({"chromatin": signal}, head(x, activation="linear"), name="cage_chromatin")
+
+
 def join(*models: keras.Model, targets: int = 1, activation: str = "sigmoid") -> keras.Model:
     """Join models of different inputs: drop their heads, concatenate what fed them, and put a new head on top.
 
@@ -74,6 +231,6 @@ def join(*models: keras.Model, targets: int = 1, activation: str = "sigmoid") ->
     return keras.Model(joined, head(top, targets, activation), name="_".join(model.name for model in models))
 
 
-def head(hidden, targets: int = 1, activation: str = "sigmoid"):
-    """The output layer, always named ``head`` and in float32: `targets` units, by default probabilities."""
-    return layers.Dense(targets, activation=activation, name="head", dtype="float32")(hidden)
+def head(hidden, targets: int = 1, activation: str = "sigmoid", **options):
+    """The output layer, always named ``head`` and in float32: `targets` units, by default probabilities; `options` go to ``Dense``."""
+    return layers.Dense(targets, activation=activation, name="head", dtype="float32", **options)(hidden)

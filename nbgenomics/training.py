@@ -22,8 +22,12 @@ def fit(
     loss: str = "binary_crossentropy",
     seed: int = 0,
     on_epoch: Callable[[pd.DataFrame], None] | None = None,
+    devices: list[str] | None = None,
 ) -> pd.DataFrame:
     """Train a model in place and leave it with the weights of its best epoch, by validation loss.
+
+    On one GPU where TensorFlow finds one, on all of them where it finds several (``tf.distribute.MirroredStrategy``: it shares out each batch).
+    For mixed precision call ``keras.config.set_dtype_policy("mixed_bfloat16")`` before the model is built; heads stay in float32.
 
     Adam with AMSGrad and gradients clipped to norm 1, early stopping. Source: Janggu (Kopp et al. 2020), which clips values to 0.5 as well;
     Keras 3 takes one of the two.
@@ -43,11 +47,13 @@ def fit(
         Of the order of samples and the augmentation. Weights and dropout draw from the seed set before the model was built.
     on_epoch : callable, optional
         Called with the history so far after every epoch, for example to redraw a chart.
+    devices : list of str, optional
+        To train on together, such as ``["GPU:0", "GPU:1"]``; default all GPUs.
 
     Returns
     -------
     DataFrame
-        History: epoch (from 1), split, metric (``loss``, and ``auprc`` for binary targets), value.
+        History: epoch (from 1), split, metric (``loss``, for binary targets ``auprc``, the mean over targets with positives), value.
 
     Raises
     ------
@@ -63,22 +69,37 @@ def fit(
     keras.utils.set_random_seed(seed)
     batches = train.batches(batch_size, shuffle=True, seed=seed)
     steps = int(batches.cardinality())
-    optimizer = keras.optimizers.Adam(learning_rate, amsgrad=True, clipnorm=1.0)
-    model.compile(optimizer, loss, steps_per_execution=min(20, steps))
     progress = Progress("training", epochs * steps, after=1.0)
-    watch = _Watch(valid, loss, progress, on_epoch)
+    watch = _Watch(model, valid, loss, progress, on_epoch)
     stop = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=patience, restore_best_weights=True)
+    trained = _compiled(model, loss, learning_rate, steps, devices)
     with progress:
-        model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch, stop])
+        trained.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch, stop])
+    model.set_weights(trained.get_weights())
     return watch.history()
+
+
+def _compiled(model: keras.Model, loss: str, learning_rate: float, steps: int, devices: list[str] | None) -> keras.Model:
+    """The model itself, ready to train; or, for several devices, a copy that is mirrored on all of them."""
+    import tensorflow as tf
+
+    devices = devices or [gpu.name.removeprefix("/physical_device:") for gpu in tf.config.list_physical_devices("GPU")]
+    several = len(devices) > 1
+    strategy = tf.distribute.MirroredStrategy(devices) if several else tf.distribute.get_strategy()
+    with strategy.scope():
+        trained = keras.models.clone_model(model) if several else model
+        trained.set_weights(model.get_weights())
+        optimizer = keras.optimizers.Adam(learning_rate, amsgrad=True, clipnorm=1.0)
+        trained.compile(optimizer, loss, steps_per_execution=1 if several else min(20, steps))  # Keras 3 cannot do both
+    return trained
 
 
 class _Watch(keras.callbacks.Callback):
     """Score the validation split after each epoch, with exact metrics, and report."""
 
-    def __init__(self, valid: WindowDataset, loss: str, progress: Progress, on_epoch):
+    def __init__(self, plain: keras.Model, valid: WindowDataset, loss: str, progress: Progress, on_epoch):
         super().__init__()
-        self.valid, self.loss, self.progress, self.on_epoch = valid, keras.losses.get(loss), progress, on_epoch
+        self.plain, self.valid, self.loss, self.progress, self.on_epoch = plain, valid, keras.losses.get(loss), progress, on_epoch
         self.truth, self.rows, self.steps = valid.targets.to_numpy(), [], 0
         self.binary = bool(np.isin(self.truth, (0, 1)).all())
 
@@ -90,7 +111,9 @@ class _Watch(keras.callbacks.Callback):
         self.steps = 0
         if not np.isfinite(logs["loss"]):
             raise ValueError(f"the training loss is {logs['loss']} in epoch {epoch + 1}: look for NaN in the inputs, or lower the learning rate")
-        predicted = _predict(self.model, self.valid)
+        if self.model is not self.plain:  # mirrored: it would predict each batch on every device
+            self.plain.set_weights(self.model.get_weights())
+        predicted = _predict(self.plain, self.valid)
         if not np.isfinite(predicted).all():
             raise ValueError(f"predictions of the validation split are not all finite in epoch {epoch + 1}: look for NaN in its inputs")
         logs["val_loss"] = float(np.mean(self.loss(self.truth, predicted)))

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pandas as pd
@@ -114,3 +117,60 @@ def test_a_worse_epoch_ends_the_training_and_is_undone():
     assert len(losses) == 3 and (np.diff(losses) > 0).all()
     right = np.abs(valid.targets.to_numpy() - 1 + training.predict(model, valid))
     assert -np.log(right).mean() == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_several_targets_are_learned_and_predicted_in_their_order():
+    """Two targets, each told by one base; the second is never confused with the first."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 4, (1500, 40)).astype(np.uint8)
+    targets = pd.DataFrame({"a": (codes[:, 10] == 0), "b": (codes[:, 30] == 3)}).astype(np.uint8)
+    regions = pd.DataFrame({"chrom": "chr1", "start": np.arange(1500) * 100, "end": np.arange(1500) * 100 + 40})
+    data = datasets.WindowDataset({"sequence": codes}, targets, regions)
+    train, valid, test = data.split(np.repeat(["train", "valid", "test"], 500))
+    keras.utils.set_random_seed(0)
+    given, kmers = models.sequence_input(40)
+    model = keras.Model({"sequence": given}, models.head(keras.layers.Flatten()(kmers), 2))
+    history = training.fit(model, train, valid, epochs=15, batch_size=32, learning_rate=0.02)
+    predicted = training.predict(model, test)
+    assert history.query("metric == 'auprc'").value.iloc[-1] > 0.9
+    for i, name in enumerate(targets):
+        truth = test.targets[name].to_numpy() == 1
+        assert predicted[truth, i].mean() > 0.7 > 0.2 > predicted[~truth, i].mean()
+
+
+IN_PARALLEL = """
+import keras, numpy as np, pandas as pd, tensorflow as tf
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+from nbgenomics import datasets, models, training
+rng = np.random.default_rng(0)
+codes = rng.integers(0, 4, (600, 60)).astype(np.uint8)
+regions = pd.DataFrame({"chrom": "chr1", "start": np.arange(600) * 100, "end": np.arange(600) * 100 + 60})
+data = datasets.WindowDataset({"sequence": codes}, pd.DataFrame({"y": codes[:, 30] == 2}), regions)
+train, valid, _ = data.split(np.repeat(["train", "valid", "test"], 200))
+for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+    keras.utils.set_random_seed(0)
+    given, kmers = models.sequence_input(60)
+    model = keras.Model({"sequence": given}, models.head(keras.layers.Flatten()(kmers)))
+    history = training.fit(model, train, valid, epochs=4, batch_size=200, learning_rate=0.05, devices=devices)
+    print("FOUND", history.query("split == 'valid' and metric == 'loss'").value.iloc[-1], training.predict(model, valid).sum())
+"""
+
+
+def test_two_devices_train_what_one_does():
+    """Two virtual processors, each with half of every batch (here the epoch, so that order says nothing): the same weights up to rounding."""
+    said = subprocess.run([sys.executable, "-c", IN_PARALLEL], capture_output=True, text=True, check=True).stdout
+    one, two = (np.array(line.split()[1:], float) for line in said.splitlines() if line.startswith("FOUND"))
+    np.testing.assert_allclose(one, two, rtol=1e-3)
+
+
+def test_mixed_precision_keeps_weights_and_predictions_in_float32():
+    policy = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        model = models.jund_sequence(100)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    data = planted(300)
+    history = training.fit(model, data.take(slice(0, 200)), data.take(slice(200, 300)), epochs=1)
+    assert model.get_layer("scan").compute_dtype == "bfloat16" and model.get_layer("scan").kernel.dtype == "float32"
+    assert training.predict(model, data).dtype == np.float32 and np.isfinite(history.value).all()
