@@ -67,11 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-h", "--help", action="store_true", help="this help; with a notebook, its parameters")
     run.add_argument("--run-dir", metavar="DIR", help="run folder (default: a new one under ./runs)")
     run.add_argument("--quiet", action="store_true", help="say nothing unless the run fails")
-    sweep = command("sweep", _sweep, "run a notebook for every combination of parameter values; finished runs whose code agrees are kept")
+    text = "run a notebook for every combination of parameter values; called again: keep what is finished and agrees, do what failed or is missing"
+    sweep = command("sweep", _sweep, text)
     sweep.add_argument("notebook", help="path of a notebook, or a name such as 02_jund in ./notebooks")
     sweep.add_argument("--grid", nargs="+", action="extend", required=True, metavar="NAME=VALUES", help="values as a,b,c or, for whole numbers, 0..4")
     sweep.add_argument("--run-dir", metavar="DIR", help="folder of the sweep (default: ./runs/NOTEBOOK-sweep)")
-    sweep.add_argument("--workers", type=int, metavar="N", help="runs at a time (default: one per two cores)")
+    sweep.add_argument("--workers", type=int, metavar="N", help="runs at a time on this machine (default: one per two cores)")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="a dask scheduler, such as tcp://10.0.0.1:8786, whose workers do the runs")
+    sweep.add_argument("--resume", action="store_true", help="go on with a sweep that must exist; without, one that exists goes on too")
     for added in (run, sweep):
         added.add_argument(
             "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="given", help="value of a notebook's parameter"
@@ -109,22 +112,25 @@ def _where(folder: Path) -> str:
 
 @contextmanager
 def _line(quiet: bool = False):
-    """Yield what shows a text: on a terminal one line that is rewritten; elsewhere a line every ten seconds."""
-    live, shown = sys.stderr.isatty() and not quiet, time.monotonic()
+    """Yield what shows a text: on a terminal in place, as many lines as there is room for; elsewhere its first line every ten seconds."""
+    live, shown, clear = sys.stderr.isatty() and not quiet, time.monotonic(), "\r\033[J"
 
     def show(text: str) -> None:
-        nonlocal shown
+        nonlocal shown, clear
         if live:
-            print(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+            columns, rows = shutil.get_terminal_size()
+            lines = [line[: columns - 1] for line in text.splitlines()[: max(1, min(rows - 2, 12))]]
+            print(clear + "\n".join(lines), end="", file=sys.stderr, flush=True)
+            clear = f"\033[{len(lines) - 1}A\r\033[J" if len(lines) > 1 else "\r\033[J"
         elif not quiet and time.monotonic() - shown > 10:
             shown = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+            print(text.partition("\n")[0], file=sys.stderr, flush=True)
 
     try:
         yield show
     finally:
         if live:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print(clear, end="", file=sys.stderr, flush=True)
 
 
 def _run(options) -> int | None:
@@ -139,7 +145,7 @@ def _run(options) -> int | None:
         run = runs.run_notebook(options.notebook, options.given, options.run_dir, options.timeout, show)
     if not options.quiet:
         manifest = run.manifest
-        print(*map(_score, manifest["scores"]), f"finished in {duration(manifest['seconds'])}", _where(run.folder), sep="\n")
+        print(*_scores(manifest["scores"]), f"finished in {duration(manifest['seconds'])}", _where(run.folder), sep="\n")
     return None
 
 
@@ -153,6 +159,14 @@ def _describe(notebook: str) -> None:
         if p.name != "run_dir":
             choices = f" ({', '.join(map(str, p.choices))})" if p.choices else ""
             print(f"  {p.name:<16} {p.kind:<12} {p.help}{choices} [{p.default!r}]")
+
+
+def _scores(scores: list[dict]) -> list[str]:
+    from nbgenomics.report import main_scores
+
+    shown = main_scores(scores)
+    left = len(scores) - len(shown)
+    return [*map(_score, shown), *([f"and {left} scores of single targets: see the report, or show --json"] if left else [])]
 
 
 def _score(score: dict) -> str:
@@ -177,20 +191,24 @@ def _table(collected) -> str:
     """A sweep's runs, a row each: the parameters that differ, status, scores with their intervals, cause of failure."""
     about = list(collected.columns[: collected.columns.get_loc("status")])
     about = [name for name in about if name == "run" or collected[name].astype(str).nunique() > 1]
+    from nbgenomics.report import main_scores
+
     table = collected.drop_duplicates("run").set_index("run")[[*about[1:], "status", "cause"]]
-    for row in collected.to_dict("records"):
-        if _known(row, "metric"):
-            table.loc[row["run"], _named(row)] = _number(row)
+    for row in main_scores([row for row in collected.to_dict("records") if _known(row, "metric")]):
+        table.loc[row["run"], _named(row)] = _number(row)
     causes = table.pop("cause")
     table = table.assign(cause=causes) if causes.any() else table
     return table.reset_index().to_string(index=False, na_rep="")
 
 
 def _sweep(options) -> int:
-    from nbgenomics import runs
+    from nbgenomics import runs, sweeps
 
+    grid = parse_grid(options.grid)
     with _line() as show:
-        table = runs.sweep(options.notebook, parse_grid(options.grid), options.run_dir, options.given, options.workers, options.timeout, show)
+        table = sweeps.sweep(
+            options.notebook, grid, options.run_dir, options.given, options.workers, options.timeout, show, options.scheduler, options.resume
+        )
     folder = options.run_dir or Path("runs") / f"{runs.find_notebook(options.notebook).stem}-sweep"
     print(_table(table), f"compare them: nbgenomics run 08_compare_runs -p runs_dir {folder}", sep="\n\n")
     failed = table.loc[table["status"] != "finished", "run"].nunique()
@@ -233,11 +251,11 @@ def _fetch(options) -> int | None:
 
 
 def _show(options) -> None:
-    from nbgenomics import runs
+    from nbgenomics import runs, sweeps
 
     folder = Path(options.run)
     if not (folder / "manifest.json").is_file():
-        table = runs.collect(folder)
+        table = sweeps.collect(folder)
         if table.empty:
             raise FileNotFoundError(f"{folder} holds neither a run nor a sweep (no manifest.json)")
         print(table.to_json(orient="records", indent=1) if options.json else _table(table))
@@ -248,12 +266,13 @@ def _show(options) -> None:
         print(json.dumps(manifest, indent=1, ensure_ascii=False))
         return
     taken = f" in {duration(manifest['seconds'])}" if manifest["seconds"] is not None else ""
-    print(f"{manifest['notebook']['name'] or 'run'}: {manifest['status']}{taken}, started {manifest['started'].replace('T', ' ')}")
+    doing = f" ({run.doing})" if manifest["status"] == "running" and run.doing else ""
+    print(f"{manifest['notebook']['name'] or 'run'}: {manifest['status']}{doing}{taken}, started {manifest['started'].replace('T', ' ')}")
     if error := manifest["error"]:
         print(f"cell {error['cell']} of {error['cells']}: {error['ename']}: {error['evalue']}")
     for title, lines in (
         ("parameters", [f"{name} = {value!r}" for name, value in manifest["parameters"].items()]),
-        ("scores", [_score(score) for score in manifest["scores"]]),
+        ("scores", _scores(manifest["scores"])),
         ("inputs", [f"{entry['path']}  sha256 {entry['sha256'][:16]}" for entry in manifest["inputs"]]),
         ("files", [f"{name}  ({(folder / name).stat().st_size:,} bytes)" for name in manifest["files"]]),
     ):

@@ -273,7 +273,7 @@ def scores(frame, by="target", color=None, title=None, width=420):
     return _per_metric(frame, title, width, lambda part, axis_title, panel: _forest(part, by, color, axis_title, panel))
 
 
-def seeds(frame, by="configuration", title=None, width=420):
+def seeds(frame, by="configuration", title=None, width=420, repeat="seed"):
     """Repeats over seeds: every repeat a dot with its own interval, the mean of the repeats a bar, baseline and paper beside.
 
     The dots' spread is what a new seed would change; a dot's interval is what a new test set would change.
@@ -284,13 +284,15 @@ def seeds(frame, by="configuration", title=None, width=420):
         One row a repeat. Columns ``by``, ``value``, ``seed`` and where known ``low``, ``high``, ``baseline``, ``paper``, ``metric`` (one panel each).
     by, title, width
         As in :func:`scores`.
+    repeat : str
+        Column that tells repeats apart, where it is not the seed: ``target``, ``fold``.
 
     Returns
     -------
     alt.Chart
     """
-    _checked(frame, [by, "value", "seed"], "seeds")
-    return _per_metric(frame, title, width, lambda part, axis_title, panel: _forest(part, by, None, axis_title, panel, repeats="seed"))
+    _checked(frame, [by, "value", repeat], "seeds")
+    return _per_metric(frame, title, width, lambda part, axis_title, panel: _forest(part, by, None, axis_title, panel, repeats=repeat))
 
 
 def _per_metric(frame, title, width, draw):
@@ -307,8 +309,8 @@ def _forest(frame, by, color, title, width, repeats=None):
     kinds = ["measured", *(["mean"] if repeats else []), *(kind for kind in ("baseline", "paper") if kind in drawn)]
     shapes, colors = zip(*(_SYMBOLS[kind] for kind in kinds), strict=True)
     words = {
-        "measured": "one seed" if repeats else "value, 95 % interval",
-        "mean": "mean of seeds",
+        "measured": f"one {repeats}" if repeats else "value, 95 % interval",
+        "mean": f"mean of {repeats}s",
         "baseline": "baseline",
         "paper": "paper, as reported",
     }
@@ -347,7 +349,7 @@ def _forest(frame, by, color, title, width, repeats=None):
             spread = [
                 f"{by}:N",
                 *(alt.Tooltip(f"{column}:Q", format=".3f") for column in ("mean", "min", "max")),
-                alt.Tooltip("count:Q", title="seeds"),
+                alt.Tooltip("count:Q", title=f"{repeats}s"),
             ]
             layers.append(points(mean, "mean", kind, tooltip=spread))
             text = alt.Chart(mean).mark_text(dy=-19, fontSize=10, color="#333333")
@@ -382,6 +384,41 @@ def calibration(frame, width=260, height=220):
     if {"low", "high"} <= set(columns):
         layers.append(base.mark_rule().encode(y=alt.Y("low:Q", title="observed frequency"), y2="high:Q"))
     return _standalone(alt.layer(*layers).properties(width=width, height=height))
+
+
+def scatter(frame, x, y, color=None, name=None, titles=(None, None), width=280):
+    """One point a row on two axes of one scale, with the dashed line where both are equal: two models' scores, or predicted against observed.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns ``x``, ``y`` and, where named, ``color`` and ``name``.
+    x, y : str
+    color : str, optional
+        Column that colours the points.
+    name : str, optional
+        Column that says what a point is, shown under the pointer.
+    titles : tuple of str
+        Titles of the axes; default the columns' names.
+    width : int
+        Pixels of either side.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(frame, [x, y, *filter(None, (color, name))], "scatter")
+    low, high = float(frame[[x, y]].min().min()), float(frame[[x, y]].max().max())
+    margin = 0.04 * (high - low or 1)
+    scale = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
+    across, up = (alt.X(f"{x}:Q", title=titles[0] or x, scale=scale), alt.Y(f"{y}:Q", title=titles[1] or y, scale=scale))
+    ends = pd.DataFrame({x: scale["domain"], y: scale["domain"]})
+    equal = alt.Chart(ends).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1, clip=True).encode(x=across, y=up)
+    tooltip = [*(f"{column}:N" for column in (name, color) if column), *(alt.Tooltip(f"{column}:Q", format=".4g") for column in (x, y))]
+    crowded = len(frame) > 300
+    points = alt.Chart(frame).mark_point(filled=True, size=12 if crowded else 45, opacity=0.4 if crowded else 0.8)
+    points = points.encode(x=across, y=up, tooltip=tooltip, **({"color": _line_color(frame, color)} if color else {}))
+    return _standalone(alt.layer(equal, points).properties(width=width, height=width))
 
 
 # Sequence -------------------------------------------------------------------------------------------------------------

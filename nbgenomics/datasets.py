@@ -30,7 +30,7 @@ class WindowDataset:
     inputs : dict of str to array-like
         By input name of the model: codes (n, width) uint8, such as ``Genome.windows`` (read only when needed), or coverage (n, bins, tracks).
     targets : DataFrame
-        One column a target, shape (n, targets).
+        One column a target, shape (n, targets). Kept as uint8 where all columns are uint8 or bool, else as float32; batches are float32.
     regions : DataFrame
         What the rows are, shape (n, ...).
     strands : dict of str to bool, optional
@@ -73,7 +73,8 @@ class WindowDataset:
             self._all[name] for name in ("inputs", "strands", "bin_size", "crop", "augmentations")
         )
         self.rows = np.arange(len(regions)) if rows is None else np.asarray(rows)
-        self.targets = targets.iloc[self.rows].astype(np.float32)
+        small = all(dtype in (np.uint8, np.bool_) for dtype in targets.dtypes)  # hundreds of labels a row must not take four bytes each
+        self.targets = (targets if rows is None else targets.iloc[self.rows]).astype(np.uint8 if small else np.float32)
         self.regions = regions.iloc[self.rows]
 
     def __len__(self) -> int:
@@ -85,7 +86,7 @@ class WindowDataset:
 
     def __getitem__(self, rows) -> tuple[Batch, np.ndarray]:
         """Inputs and targets of some rows (slice, array of positions or mask), cropped, not augmented."""
-        return self._crop(self._read(rows)), self.targets.to_numpy()[rows]
+        return self._crop(self._read(rows)), self.targets.to_numpy()[rows].astype(np.float32, copy=False)
 
     def take(self, rows) -> "WindowDataset":
         """The dataset of some rows: a slice, an array of positions, or a boolean mask."""
@@ -187,7 +188,7 @@ class WindowDataset:
             for augmentation in self.augmentations:
                 batch = augmentation(batch, rng, self)
             batch = self._crop(batch)
-            yield (batch, values[rows]) if targets else batch
+            yield (batch, values[rows].astype(np.float32, copy=False)) if targets else batch
 
     def _read(self, rows) -> Batch:
         return {name: np.asarray(array[self.rows[rows]]) for name, array in self.inputs.items()}

@@ -13,7 +13,7 @@ neighbouring windows share sequence, reads and peaks, and treating them as indep
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,16 @@ ENOUGH = 30  # blocks: with fewer, a resampled interval is too narrow
 MAX_POINTS = 500  # rows of a curve: more than a chart can show
 
 
-def score(targets, predicted, regions=None, metrics=("auprc", "auroc"), block: int | None = None, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def score(
+    targets,
+    predicted,
+    regions=None,
+    metrics=("auprc", "auroc"),
+    block: int | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+    groups: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Score every target, with 95 % bootstrap intervals.
 
     Parameters
@@ -48,6 +57,9 @@ def score(targets, predicted, regions=None, metrics=("auprc", "auroc"), block: i
     n_boot : int
         Number of replicates; 0 leaves the intervals NaN.
     seed : int
+    groups : mapping of str to str, optional
+        Target to group, such as its assay: for each group a further row ``mean of <group>`` for the mean over its targets that can be scored,
+        whose interval comes from the same resampled stretches for all of them.
 
     Returns
     -------
@@ -61,29 +73,56 @@ def score(targets, predicted, regions=None, metrics=("auprc", "auroc"), block: i
         If shapes differ, predictions are not finite, labels do not suit a metric, or no target can be scored at all.
     """
     targets, predicted, blocks = _checked(targets, predicted, regions, block, metrics)
-    rows = []
+    rows, drawn = [], {}
     for name in targets:
         y, p, b = _measured(targets[name].to_numpy(), predicted[:, targets.columns.get_loc(name)], blocks)
         values, notes = _values(y, p, metrics)
         replicates = _replicates(y, p, b, blocks.max() + 1, [m for m in metrics if not np.isnan(values[m])], n_boot, seed)
+        drawn |= {(name, metric): values for metric, values in replicates.items()}
         for metric in metrics:
             low, high = _interval(replicates.get(metric))
             row = {"target": name, "metric": metric, "value": values[metric], "low": low, "high": high, "baseline": _baseline(metric, y)}
             rows.append(row | {"n": len(y), "positives": int(y.sum()) if _binary(y) else None, "note": notes[metric]})
+    rows += [row for row, _ in _means(pd.DataFrame(rows), drawn, groups or {}, ["value", "baseline"])]
     scores = pd.DataFrame(rows).astype({"positives": "Int64"})
     if scores["value"].isna().all():
         raise ValueError(f"nothing can be scored: {'; '.join(scores['note'].unique())} in the {len(targets)} rows given; check the test split")
     return scores
 
 
-def compare(targets, a, b, regions=None, metric: str = "auprc", block: int | None = None, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+def _means(rows: pd.DataFrame, drawn: Mapping[tuple[str, str], np.ndarray], groups: Mapping[str, str], columns: list[str]) -> Iterator:
+    """For each group and metric a row with the means of `columns` over its scored targets, and the means of their replicates."""
+    if unknown := sorted(set(groups) - set(rows["target"])):
+        raise ValueError(f"groups has targets that are not scored: {', '.join(unknown[:4])}; there are {', '.join(rows['target'].unique()[:4])}, ...")
+    scored = rows.dropna(subset=columns)
+    for (group, metric), part in scored.groupby([scored["target"].map(groups), "metric"], sort=False):
+        replicates = np.array([drawn[name, metric] for name in part["target"] if (name, metric) in drawn])
+        with warnings.catch_warnings():  # a replicate may draw positives of no target
+            warnings.simplefilter("ignore", RuntimeWarning)
+            mean = np.nanmean(replicates, axis=0) if len(replicates) else None
+        low, high = _interval(mean)
+        row = {"target": f"mean of {group}", "metric": metric, **part[columns].mean(), "low": low, "high": high, "n": part["n"].max()}
+        yield row | {"note": f"{len(part)} targets"}, mean
+
+
+def compare(
+    targets,
+    a,
+    b,
+    regions=None,
+    metric: str = "auprc",
+    block: int | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+    groups: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Compare two models on the same rows, target by target.
 
     Both are scored on the same resampled stretches of the genome, so that what makes a stretch easy or hard for both cancels.
 
     Parameters
     ----------
-    targets, regions, block, n_boot, seed
+    targets, regions, block, n_boot, seed, groups
         As in `score`.
     a, b : array-like of shape (n, targets) or (n,)
         Predictions of the two models.
@@ -97,7 +136,7 @@ def compare(targets, a, b, regions=None, metric: str = "auprc", block: int | Non
     """
     targets, a, blocks = _checked(targets, a, regions, block, [metric])
     _, b, _ = _checked(targets, b, regions, block, [metric])
-    rows = []
+    rows, differences = [], {}
     for i, name in enumerate(targets):
         column = targets[name].to_numpy()
         values, replicates, notes = [], [], []
@@ -108,13 +147,19 @@ def compare(targets, a, b, regions=None, metric: str = "auprc", block: int | Non
             notes.append(note[metric])
             scorable = [] if np.isnan(value[metric]) else [metric]
             replicates.append(_replicates(y, p, stretch, blocks.max() + 1, scorable, n_boot, seed).get(metric, np.full(n_boot, np.nan)))
-        differences = replicates[0] - replicates[1]
-        low, high = _interval(differences)
-        drawn = differences[~np.isnan(differences)]
-        tail = (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn))
+        differences[name, metric] = replicates[0] - replicates[1]
+        low, high = _interval(differences[name, metric])
         row = {"target": name, "metric": metric, "a": values[0], "b": values[1], "difference": values[0] - values[1], "low": low, "high": high}
-        rows.append(row | {"p_value": min(1.0, 2 * tail) if len(drawn) else np.nan, "n": len(y), "note": notes[0] or notes[1]})
+        rows.append(row | {"p_value": _tail(differences[name, metric]), "n": len(y), "note": notes[0] or notes[1]})
+    for row, drawn in _means(pd.DataFrame(rows), differences, groups or {}, ["a", "b", "difference"]):
+        rows.append(row | {"p_value": _tail(drawn)})
     return pd.DataFrame(rows)
+
+
+def _tail(differences: np.ndarray) -> float:
+    """Two-sided p-value from the share of replicates on either side of 0."""
+    drawn = differences[~np.isnan(differences)]
+    return min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn))) if len(drawn) else np.nan
 
 
 def wins(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:

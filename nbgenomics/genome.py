@@ -123,9 +123,13 @@ class Genome:
         Lengths in bp, in the order of the FASTA.
     """
 
-    def __init__(self, name: str, codes: np.ndarray, chromsizes: dict[str, int]):
-        self.name, self.chromsizes, self._codes = name, chromsizes, codes
+    def __init__(self, name: str, codes: np.ndarray, chromsizes: dict[str, int], folder: Path | None = None):
+        self.name, self.chromsizes, self._codes, self._folder = name, chromsizes, codes, folder
         self._offset = dict(zip(chromsizes, np.cumsum([0, *chromsizes.values()])[:-1].tolist(), strict=True))
+
+    def __reduce__(self):
+        """Pickle the place of the code cache, not the sequence: whoever unpickles it maps the same file."""
+        return (_map, (self._folder, self.name)) if self._folder else super().__reduce__()
 
     def __repr__(self) -> str:
         return f"<Genome {self.name}: {len(self.chromsizes)} sequences, {sum(self.chromsizes.values()):,} bp>"
@@ -197,11 +201,19 @@ def open_genome(paths: str | Path | Iterable[str | Path], name: str | None = Non
     folder = registry.cache_dir() / "genomes" / f"{name}-{key}"
     if not folder.exists():
         _build(paths, folder, name)
+    return _map(folder.resolve(), name)
+
+
+def _map(folder: Path, name: str) -> Genome:
+    """Open a code cache that is there."""
+    if not folder.is_dir():
+        where = f"the sequence cache {folder} of genome {name!r} is not there on {socket.gethostname()}"
+        raise FileNotFoundError(f"{where}; on several machines NBGENOMICS_DATA has to name a folder that all of them share")
     chromsizes = json.loads((folder / "chromsizes.json").read_text())
     codes = np.memmap(folder / "codes.u8", np.uint8, "r").view(np.ndarray)
     if len(codes) != sum(chromsizes.values()):
         raise ValueError(f"the sequence cache {folder} does not have the length it states; delete that folder, and it will be built anew")
-    return Genome(name, codes, chromsizes)
+    return Genome(name, codes, chromsizes, folder)
 
 
 def _build(paths: list[Path], folder: Path, name: str) -> None:

@@ -3,7 +3,7 @@
 import bz2
 import gzip
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 # bioframe 0.8 still calls pandas in ways that pandas 3 announces to drop: its affair, not the reader's
 warnings.filterwarnings("ignore", message=".*inplace.*", module=r"bioframe\.")
 
+_PAIRS = 1 << 22  # pairs of region and feature compared at once, so that memory stays bounded however features pile up
 BED_COLUMNS = ["chrom", "start", "end", "name", "score", "strand"]
 # UCSC's narrowPeak and broadPeak go on where BED's sixth column ends; `summit` is an offset from `start`, -1 where none was called
 PEAK_COLUMNS = {10: [*BED_COLUMNS, "signal", "p_value", "q_value", "summit"], 9: [*BED_COLUMNS, "signal", "p_value", "q_value"]}
@@ -125,17 +126,55 @@ def overlap_labels(regions: pd.DataFrame, features: pd.DataFrame, min_overlap: i
     ValueError
         Where `min_overlap` is neither a number of bases from 1 nor a share from 0 to below 1.
     """
-    import bioframe
+    return overlap_finder(regions, min_overlap)(features).astype(np.float32)
 
+
+def overlap_finder(regions: pd.DataFrame, min_overlap: int | float = 1) -> Callable[[pd.DataFrame], np.ndarray]:
+    """Sort regions once, then ask of one table of features after another which regions they label.
+
+    Arguments are as in :func:`overlap_labels`. Regions may come in any order and width, and overlap.
+
+    Returns
+    -------
+    callable
+        From features to a mask, bool of shape (len(regions),). A call costs time by features, not by regions.
+
+    >>> find = overlap_finder(pd.DataFrame({"chrom": "chr1", "start": [0, 200], "end": [200, 400]}), 0.5)
+    >>> find(pd.DataFrame({"chrom": ["chr1"], "start": [150], "end": [301]})).tolist()
+    [False, True]
+    """
     in_bases = isinstance(min_overlap, int | np.integer)
     if (min_overlap < 1) if in_bases else not 0 <= min_overlap < 1:
         raise ValueError(f"min_overlap is a number of bases (an int from 1) or a share (a float from 0 to below 1), got {min_overlap!r}")
-    columns = ["chrom", "start", "end"]
-    pairs = bioframe.overlap(regions[columns].reset_index(drop=True), features[columns], how="inner", return_index=True, return_overlap=True)
-    longest = np.zeros(len(regions), np.int64)
-    np.maximum.at(longest, pairs["index"].to_numpy(np.int64), (pairs.overlap_end - pairs.overlap_start).to_numpy(np.int64))
-    labelled = longest >= min_overlap if in_bases else longest > min_overlap * (regions.end - regions.start).to_numpy()
-    return labelled.astype(np.float32)
+    start, end = (regions[side].to_numpy(np.int64) for side in ("start", "end"))
+    needed = np.full(len(regions), min_overlap) if in_bases else np.floor(min_overlap * (end - start)).astype(np.int64) + 1
+    code, chroms = pd.factorize(regions.chrom)
+    chroms, key = pd.Index(np.asarray(chroms, object)), (code << 42) + start
+    # regions whose widths differ by less than a factor of two are searched together: among those that begin near a feature few miss it
+    size, classes = np.frexp((end - start).astype(np.float64))[1], []
+    for one in np.unique(size):
+        rows = np.flatnonzero(size == one)
+        rows = rows[np.argsort(key[rows], kind="stable")]
+        classes.append((rows, key[rows], (end - start)[rows].max(), needed[rows].min()))
+
+    def find(features: pd.DataFrame) -> np.ndarray:
+        labelled, chrom = np.zeros(len(start), bool), features.chrom.astype("category").cat
+        first, past = (features[side].to_numpy(np.int64) for side in ("start", "end"))
+        place = np.append(chroms.get_indexer(chrom.categories), -1)[chrom.codes] << 42
+        for rows, keys, widest, least in classes:
+            here = np.flatnonzero((place >= 0) & (past - first >= least))
+            here = here[np.argsort((place + first)[here])]  # searched in order, neighbours are still in the processor's cache
+            low = np.searchsorted(keys, (place + first)[here] + least - widest)
+            count = np.maximum(np.searchsorted(keys, (place + past)[here] - least, side="right") - low, 0)
+            for part in np.split(np.arange(len(here)), np.flatnonzero(np.diff(np.cumsum(count) // _PAIRS)) + 1):
+                some = count[part]
+                row = rows[np.repeat(low[part] + some - np.cumsum(some), some) + np.arange(some.sum())]
+                feature = np.repeat(here[part], some)
+                overlap = np.minimum(end[row], past[feature]) - np.maximum(start[row], first[feature])
+                labelled[row[overlap >= needed[row]]] = True
+        return labelled
+
+    return find
 
 
 def parse_region(text: str) -> tuple[str, float, float]:

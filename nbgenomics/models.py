@@ -181,7 +181,7 @@ def dilated(width: int = 1000, order: int = 1, targets: int = 919, both_strands:
     """
     codes, x = sequence_input(width, order)
     x = _scan(x, filters, 15, order, both_strands)
-    x = layers.MaxPooling1D(4)(layers.BatchNormalization()(x))
+    x = layers.BatchNormalization()(layers.MaxPooling1D(4)(x))
     for block in range(blocks):
         y = layers.Conv1D(filters, 3, dilation_rate=2**block, padding="same")(x)
         x = layers.Add()([x, layers.ReLU()(layers.BatchNormalization()(y))])

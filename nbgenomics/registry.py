@@ -11,6 +11,8 @@ A collection is a TOML file (the packaged ones lie in ``nbgenomics/collections``
     role = "genome"               # genome, peaks, dnase, atac, blacklist, ... : what notebooks ask for
     path = "hg38.fa"              # relative to this file; in a packaged collection to the cache and to a mirror
     url = "https://..."           # optional, with sha256, bytes, or for FASTA sequences = [{name=, length=, md5=}]
+    member = "folder/file"        # optional: what to take out of the tar.gz at url
+    name = "K562 CTCF"            # optional, like any other key (cell, assay): a column of Collection.table
 
 Packaged files are looked for in the folder named by ``NBGENOMICS_MIRROR`` (used in place, never copied), then in `cache_dir`, then downloaded: into a
 ``.part`` file that is resumed after an interruption, verified, and only then renamed. Files are read again for verification only where their size or
@@ -23,10 +25,12 @@ import http.client
 import json
 import os
 import shutil
+import tarfile
 import time
 import tomllib
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -40,6 +44,8 @@ from nbgenomics.progress import Progress
 MIRROR = "NBGENOMICS_MIRROR"
 CACHE = "NBGENOMICS_DATA"
 ATTEMPTS, WAIT, TIMEOUT, CHUNK = 4, 1.0, 30, 1 << 20  # tries of a download, seconds before the second (then doubled), seconds, bytes
+
+_OURS = {"role", "path", "url", "mirror", "member", "bytes", "sha256", "sequences", "large", "optional", "line"}  # the other keys describe a file
 
 
 class CorruptFile(OSError):
@@ -62,6 +68,8 @@ class Collection:
         ``train`` (optional), ``valid`` and ``test``: ``"chrom"`` or ``"chrom:start-end"``, 0-based half-open.
     truth : dict of str to Path
         What was planted, where the data are simulated.
+    keys : dict of str to list of dict
+        By role, what else each file's entry says; ``collection.table("targets")`` shows it.
     """
 
     name: str
@@ -73,6 +81,7 @@ class Collection:
     files: dict[str, list[Path]] = field(default_factory=dict)
     split: dict[str, list[str]] = field(default_factory=dict)
     truth: dict[str, Path] = field(default_factory=dict)
+    keys: dict[str, list[dict]] = field(default_factory=dict)
 
     def __getitem__(self, role: str) -> list[Path]:
         if role not in self.files:
@@ -87,6 +96,13 @@ class Collection:
     def get(self, role: str, default: Iterable[Path] = ()) -> list[Path]:
         """Files of `role`, or `default`."""
         return self.files.get(role, list(default))
+
+    def table(self, role: str) -> pd.DataFrame:
+        """Files of `role`, one a row: path, and what else their entries say, such as name, cell and assay; raises where two have one name."""
+        table = pd.DataFrame([{"path": path} | keys for path, keys in zip(self[role], self.keys[role], strict=True)])
+        if "name" in table and (twice := table.name.dropna().duplicated(keep=False)).any():
+            raise ValueError(f"collection {self.name!r}: two files of role {role!r} are named {table.name[twice.idxmax()]!r}; names must differ")
+        return table
 
 
 def fetch(dataset: str | Path, roles: Iterable[str] | None = None, *, without: Iterable[str] = (), confirm: bool = False) -> Collection:
@@ -144,12 +160,14 @@ def fetch(dataset: str | Path, roles: Iterable[str] | None = None, *, without: I
             f"or set {MIRROR} to a folder that has them"
         )
     files: dict[str, list[Path]] = {}
+    keys: dict[str, list[dict]] = {}
     for entry in entries:
         if (path := _own(entry, folder, source) if folder and "url" not in entry else _locate(entry, name)) is not None:
             files.setdefault(entry["role"], []).append(_indexed(path))
+            keys.setdefault(entry["role"], []).append({key: value for key, value in entry.items() if key not in _OURS})
     truth = {key: folder / path for key, path in table.get("truth", {}).items()} if folder else {}
     kept = {key: table[key] for key in ("title", "assembly", "simulated", "licence", "note", "split") if key in table}
-    return Collection(name=name, files=files, truth=truth, **{"title": name, **kept})
+    return Collection(name=name, files=files, truth=truth, keys=keys, **{"title": name, **kept})
 
 
 def available() -> pd.DataFrame:
@@ -281,12 +299,40 @@ def _locate(entry: Mapping, collection: str) -> Path | None:
                 raise
             print(f"{error}; it is downloaded again")
             path.unlink()
+    if "member" in entry:
+        return _extract(entry, path)
     if "url" in entry:
         return download(entry["url"], path, check=lambda part: _verify(part, entry, name=path), label=entry["path"])
     if entry.get("optional"):
         print(f"collection {collection!r}: {entry['path']} ({entry['role']}) has no public address and is left out. {_ways_out(path)}")
         return None
     raise FileNotFoundError(f"collection {collection!r}: {entry['path']} ({entry['role']}) has no public address. {_ways_out(path)}")
+
+
+def _extract(entry: Mapping, path: Path) -> Path:
+    """Take the file of `entry` out of its tar.gz archive, which is downloaded once and kept, for its other members, until somebody deletes it."""
+    name = entry["url"].rpartition("/")[2]
+    archive = download(entry["url"], cache_dir() / "archives" / name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:  # a stream: a seek back would decompress gigabytes again
+            if (info := next((info for info in tar if info.name.removeprefix("./") == entry["member"]), None)) is None:
+                raise CorruptFile(f"{archive} has no member {entry['member']!r}. {_ways_out(path)}")
+            if (free := _free(path)) < info.size:
+                raise _disk_full(entry["path"], info.size, free)
+            with open(beside, "wb") as file, tar.extractfile(info) as source, Progress(f"extracting {entry['path']}", info.size) as progress:
+                while block := source.read(CHUNK):
+                    progress.update(file.write(block))
+            while packed.read(CHUNK):  # to the end, where gzip keeps its checksum
+                pass
+        _verify(beside, entry, name=path)
+        os.replace(beside, path)
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise CorruptFile(f"{archive} cannot be read as tar.gz ({error}); delete it to download it again. {_ways_out(path)}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
 
 
 def _own(entry: Mapping, folder: Path, source: Path) -> Path:

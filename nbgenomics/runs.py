@@ -2,7 +2,7 @@
 
 A run folder holds ``manifest.json`` (parameters, inputs with their hashes, versions, device, seed, commit, scores, status),
 ``notebook.ipynb`` (executed), ``report.html`` (self-contained) and whatever the notebook saved. In the notebook:
-``run = runs.open_run(run_dir)``; from Python: `run_notebook` and `sweep`. This module knows notebooks, not genomes.
+``run = runs.open_run(run_dir)``; from Python: `run_notebook`, and `sweeps.sweep` for many. This module knows notebooks, not genomes.
 """
 
 import ast
@@ -20,7 +20,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +33,9 @@ import nbgenomics
 from nbgenomics.progress import LOG_VARIABLE, duration
 
 RUN_VARIABLE = "NBGENOMICS_RUN"  # tells a kernel which run folder it works for
-_SCRATCH = (".running.ipynb", ".progress", ".kernel.log")  # in a run's folder while it runs
+_STATE = ".state"  # in a headless run's folder while it runs: what it is doing; written again every two seconds, a sign of life
+_SILENT = 60  # seconds without that sign after which a run on another machine counts as dead
+_SCRATCH = (".running.ipynb", ".progress", ".kernel.log", _STATE)
 _KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 _KIND = re.compile(rf"({'|'.join(_KINDS)})(?:\[(.*)\])?( \| None)?")
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -201,8 +202,9 @@ def _read(path: Path):
         raise ValueError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from None
 
 
-def _code_hash(node) -> str:
-    """The sha256 of a notebook's code: saving it with outputs, or editing its prose, changes no result."""
+def code_hash(notebook: str | Path) -> str:
+    """Return the sha256 of a notebook's code: saving it with outputs, or editing its prose, changes no result."""
+    node = _read(find_notebook(notebook))
     return hashlib.sha256(json.dumps([cell.source for cell in node.cells if cell.cell_type == "code"]).encode()).hexdigest()
 
 
@@ -227,8 +229,34 @@ class Run:
 
     @property
     def status(self) -> str:
-        """``running``, ``finished``, ``failed`` or ``interrupted``: also where a running run's process is gone."""
-        return _status(self.manifest)
+        """``running``, ``finished``, ``failed`` or ``interrupted``: also where a running run's process is gone, or on another machine silent."""
+        import psutil
+
+        manifest = self.manifest
+        if manifest["status"] != "running":
+            return manifest["status"]
+        if manifest["process"]["host"] != socket.gethostname():
+            with suppress(FileNotFoundError):  # a run opened by hand gives no sign of life: it is believed
+                if time.time() - (self.folder / _STATE).stat().st_mtime > _SILENT:
+                    return "interrupted"
+            return "running"
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(manifest["process"]["pid"])
+            if abs(process.create_time() - manifest["process"]["created"]) < 2 and process.status() != psutil.STATUS_ZOMBIE:
+                return "running"
+        return "interrupted"
+
+    @property
+    def doing(self) -> str:
+        """What a headless run says of itself while it runs, such as ``cell 5 of 23 · training:  40% in 12 s, 18 s left``."""
+        with suppress(FileNotFoundError):
+            return (self.folder / _STATE).read_text(encoding="utf-8")
+        return ""
+
+    def agrees(self, parameters: dict, code: str) -> bool:
+        """Whether the run is finished and was of these parameters, all of them, and of the code with this hash (`code_hash`)."""
+        manifest = self.manifest
+        return manifest["status"] == "finished" and manifest["parameters"] == _plain(parameters) and manifest["notebook"]["sha256"] == code
 
     def files(self) -> list[str]:
         """Names of all files of the run, relative to its folder."""
@@ -255,19 +283,28 @@ class Run:
         import vl_convert
 
         spec = chart.to_dict()
-        _write(self.path(f"charts/{name}.json"), json.dumps(spec))
+        write(self.path(f"charts/{name}.json"), json.dumps(spec))
         with _beside(path := self.path(f"charts/{name}.png")) as temporary:
             temporary.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
         return path
 
     def save_json(self, name: str, content) -> Path:
         """Write what JSON can hold, such as a normaliser's state, to ``state/<name>.json``; arrays become lists."""
-        return _write(self.path(f"state/{name}.json"), json.dumps(content, indent=1, ensure_ascii=False, default=lambda item: item.tolist()))
+        return write(self.path(f"state/{name}.json"), json.dumps(content, indent=1, ensure_ascii=False, default=lambda item: item.tolist()))
 
     def save_model(self, name: str, model) -> Path:
         """Write a Keras model to ``models/<name>.keras``."""
         with _beside(path := self.path(f"models/{name}.keras"), suffix=".keras") as temporary:
             model.save(temporary)
+        return path
+
+    def save_predictions(self, regions: pd.DataFrame, targets: pd.DataFrame, predicted) -> Path:
+        """Write ``predictions.npz``, to compare runs by: chrom, start, end (n,), names (targets,), observed, predicted (n, targets)."""
+        import numpy as np
+
+        where = {"chrom": regions["chrom"].to_numpy(str), "start": regions["start"].to_numpy(), "end": regions["end"].to_numpy()}
+        with _beside(path := self.path("predictions.npz"), suffix=".npz") as temporary:
+            np.savez_compressed(temporary, names=targets.columns.to_numpy(str), observed=targets.to_numpy(), predicted=predicted, **where)
         return path
 
     def record(self, **scores: float) -> None:
@@ -330,17 +367,17 @@ def open_run(run_dir: str | Path = "") -> Run:
     folder = _claim(run_dir) if run_dir else _new_folder(Path("runs"), session.stem or "notebook")
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     values = {p.name: shell.user_ns[p.name] for p in _declared(node, session.name) if p.name in shell.user_ns} if node and shell else {}
-    return _start(folder, session if node else None, node, values)
+    return _start(folder, session if node else None, values)
 
 
-def _start(folder: Path, notebook: Path | None, node, values: dict) -> Run:
+def _start(folder: Path, notebook: Path | None, values: dict) -> Run:
     """Write the first manifest: status running."""
     import psutil
 
     manifest = {
         "nbgenomics": nbgenomics.__version__,
         "status": "running",
-        "notebook": {"name": notebook.stem if notebook else "", "path": str(notebook or ""), "sha256": _code_hash(node) if node else ""},
+        "notebook": {"name": notebook.stem if notebook else "", "path": str(notebook or ""), "sha256": code_hash(notebook) if notebook else ""},
         "parameters": {name: value for name, value in values.items() if name != "run_dir"},
         "seed": values.get("seed"),
         "started": _now().isoformat(timespec="seconds"),
@@ -383,19 +420,6 @@ def _new_folder(parent: Path, name: str) -> Path:
         with suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder
-
-
-def _status(manifest: dict) -> str:
-    if manifest["status"] != "running" or manifest["process"]["host"] != socket.gethostname():
-        return manifest["status"]  # of another machine's processes nothing can be said
-    import psutil
-
-    try:
-        process = psutil.Process(manifest["process"]["pid"])
-        alive = abs(process.create_time() - manifest["process"]["created"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        alive = False
-    return "running" if alive else "interrupted"
 
 
 def _now() -> datetime.datetime:
@@ -485,14 +509,15 @@ def _beside(path: Path, suffix: str = ""):
         temporary.unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str) -> Path:
+def write(path: Path, text: str) -> Path:
+    """Write a text file beside its place and rename it there; returns its path."""
     with _beside(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
 def _write_json(path: Path, content) -> None:
-    _write(path, json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False))
+    write(path, json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False))
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------- execution
@@ -531,11 +556,11 @@ def run_notebook(
     declared = _declared(node, path.name)
     given = validate(declared, given or {})
     folder = _claim(run_dir) if run_dir else _new_folder(Path("runs"), path.stem)
-    run = _start(folder, path, node, {**{parameter.name: parameter.default for parameter in declared}, **given})
+    run = _start(folder, path, {**{parameter.name: parameter.default for parameter in declared}, **given})
     where = {"cell": 0, "cells": 1 + sum(bool(cell.source.strip()) for cell in node.cells if cell.cell_type == "code")}  # papermill adds one
     status, failure = "interrupted", None
     try:
-        with _follow(folder / ".progress", where, on_progress):
+        with _follow(folder, where, on_progress):
             failure = _execute(path, folder, {**given, "run_dir": str(folder)}, where, timeout)
         status = "failed" if failure else "finished"
     finally:  # an interrupt passes through here
@@ -605,20 +630,25 @@ def _kernel(folder: Path) -> type:
 
 
 @contextmanager
-def _follow(path: Path, where: dict, on_progress: Callable[[str], None] | None):
-    """Tell `on_progress` which cell is running, and what the work inside says about itself."""
-    stop = threading.Event()
+def _follow(folder: Path, where: dict, on_progress: Callable[[str], None] | None):
+    """Tell `on_progress`, and whoever reads the folder, which cell is running and what the work inside says about itself."""
+    stop, log = threading.Event(), folder / ".progress"
 
     def follow():
-        while not stop.wait(0.3):
+        for tick in itertools.count():
             text = f"cell {where['cell']} of {where['cells']}" if where["cell"] else "starting the kernel"
-            if path.is_file() and (lines := path.read_text(encoding="utf-8").splitlines()):
+            if log.is_file() and (lines := log.read_text(encoding="utf-8").splitlines()):
                 with suppress(ValueError):  # a line half written
                     note = json.loads(lines[-1])
                     text += f" · {note['text']}" if note["time"] >= where.get("since", 0) else ""
-            on_progress(text)
+            if on_progress:
+                on_progress(text)
+            if tick % 6 == 0:
+                (folder / _STATE).write_text(text, encoding="utf-8")
+            if stop.wait(0.3):
+                return
 
-    thread = threading.Thread(target=follow if on_progress else stop.wait, daemon=True)
+    thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
         yield
@@ -655,138 +685,4 @@ def report(run: Run, status: str | None = None) -> Path:
     from nbgenomics.report import render
 
     node = _read(run.folder / "notebook.ipynb")
-    return _write(run.folder / "report.html", render(node, {**run.manifest, "status": status or run.status}, _declared(node, "notebook.ipynb")))
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------- sweeps
-
-
-def sweep(
-    notebook: str | Path,
-    grid: dict[str, list],
-    run_dir: str | Path | None = None,
-    given: dict | None = None,
-    workers: int | None = None,
-    timeout: float | None = None,
-    on_progress: Callable[[str], None] = lambda text: None,
-) -> pd.DataFrame:
-    """Run a notebook for every combination of the grid's values, each in a process and a folder of its own.
-
-    A finished run whose parameters and code agree is kept; another with the same name moves to ``.replaced``.
-
-    Parameters
-    ----------
-    grid : dict
-        Parameter name to values: ``{"order": [1, 2, 3], "seed": [0, 1]}`` makes six runs.
-    run_dir : path, optional
-        Folder of the sweep; default ``./runs/<notebook>-sweep``. Its runs are named like ``order=1,seed=0``.
-    given : dict
-        Values that all runs share.
-    workers : int, optional
-        Runs at a time; default one per two cores.
-
-    Returns
-    -------
-    DataFrame
-        As `collect`: a failed run has its cause, and stops no other.
-    """
-    path = find_notebook(notebook)
-    node = _read(path)
-    declared = _declared(node, path.name)
-    if not grid or not all(grid.values()):
-        raise ParameterError("a sweep needs at least one parameter with values, such as order=1,2,3")
-    combinations = [validate(declared, {**(given or {}), **dict(zip(grid, values, strict=True))}) for values in itertools.product(*grid.values())]
-    folder = Path(run_dir or Path("runs") / f"{path.stem}-sweep").resolve()
-    if (folder / "manifest.json").is_file():
-        raise FileExistsError(f"{folder} holds a single run; choose another folder for the sweep")
-    folder.mkdir(parents=True, exist_ok=True)
-    defaults = {parameter.name: parameter.default for parameter in declared if parameter.name != "run_dir"}
-    runs = {folder / _run_name({name: values[name] for name in grid}): values for values in combinations}
-    todo = {target: values for target, values in runs.items() if not _same(target, {**defaults, **values}, _code_hash(node))}
-    causes = _run_all(path, todo, workers or max(1, min(len(todo), cores() // 2)), timeout, len(runs) - len(todo), on_progress)
-    lost = [{"run": target.name, "status": "failed", "cause": cause} for target, cause in causes.items() if not (target / "manifest.json").is_file()]
-    table = pd.concat([collect(folder), pd.DataFrame(lost)], ignore_index=True)
-    with _beside(folder / "scores.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    return table
-
-
-def _run_all(notebook: Path, todo: dict[Path, dict], workers: int, timeout: float | None, kept: int, on_progress: Callable) -> dict[Path, str]:
-    """Run all that is to do, `workers` at a time; returns the causes of failures."""
-    started, waiting, running, causes = time.monotonic(), list(todo), {}, {}
-    share = str(max(1, cores() // workers))  # so that runs share the cores instead of fighting for them
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NUMBA_NUM_THREADS") if workers > 1 else ()
-    environment = {**os.environ, **{name: share for name in names}}
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                _set_aside(target := waiting.pop(0))
-                command = [sys.executable, "-m", "nbgenomics", "run", str(notebook), "--run-dir", str(target), "--quiet"]
-                command += ["--timeout", str(timeout)] if timeout else []
-                for name, value in todo[target].items():
-                    command += ["-p", name, value if isinstance(value, str) else json.dumps(value)]
-                said = tempfile.TemporaryFile("w+", errors="replace")
-                child = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
-                running[target] = child, said
-            for target, (child, said) in list(running.items()):
-                if child.poll() is not None:
-                    del running[target]
-                    said.seek(0)
-                    if child.returncode:
-                        causes[target] = (said.read().strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-            done, taken = len(todo) - len(waiting) - len(running), time.monotonic() - started
-            counts = [f"{done} of {len(todo)} runs done", f"{len(running)} running"]
-            counts += [f"{count} {what}" for count, what in ((len(causes), "failed"), (kept, "kept")) if count]
-            left = f", about {duration(taken / done * (len(todo) - done))} left" if 0 < done < len(todo) else ""
-            on_progress(f"{', '.join(counts)} · {duration(taken)}{left}")
-            time.sleep(0.2)
-    finally:  # nothing is left running where we are interrupted
-        for child, _ in running.values():
-            child.terminate()  # the command line takes it for an interrupt; SIGINT is ignored in scripts' background jobs
-        for child, _ in running.values():
-            child.wait()
-    return causes
-
-
-def _run_name(values: dict) -> str:
-    full = ",".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items())
-    name = re.sub(r"[^A-Za-z0-9.,=+_-]+", "_", full)[:120]
-    return name if name == full else f"{name}~{hashlib.sha256(full.encode()).hexdigest()[:8]}"  # two values never share a folder
-
-
-def _same(folder: Path, values: dict, code: str) -> bool:
-    """Whether `folder` holds a finished run of this code with these parameters."""
-    if not (folder / "manifest.json").is_file():
-        return False
-    manifest = Run(folder).manifest
-    return manifest["status"] == "finished" and manifest["parameters"] == _plain(values) and manifest["notebook"]["sha256"] == code
-
-
-def _set_aside(folder: Path) -> None:
-    """Move a finished run that another is to replace into ``.replaced``: nothing finished is ever deleted."""
-    if (folder / "manifest.json").is_file() and Run(folder).status == "finished":
-        attic = folder.parent / ".replaced"
-        attic.mkdir(exist_ok=True)
-        folder.rename(next(path for n in itertools.count(1) if not (path := attic / f"{folder.name}~{n}").exists()))
-
-
-def collect(folder: str | Path) -> pd.DataFrame:
-    """Return the scores of all runs in a folder, tidy: a row per run and score, parameters as columns.
-
-    Returns
-    -------
-    DataFrame
-        run, the parameters, status, seconds, cause, then target, metric, value, low, high, baseline where recorded. A run without scores has one row.
-    """
-    folder, rows = Path(folder), []
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
-    found = [folder] if (folder / "manifest.json").is_file() else sorted(path.parent for path in folder.glob("[!.]*/manifest.json"))
-    taken = {"run", "status", "seconds", "cause", "target", "metric", "value", "low", "high", "baseline"}
-    for manifest, path in ((Run(path).manifest, path) for path in found):
-        error = manifest["error"]
-        about = {f"parameter {name}" if name in taken else name: value for name, value in manifest["parameters"].items()}
-        about = {"run": path.resolve().name, **about, "status": _status(manifest), "seconds": manifest["seconds"]}
-        about["cause"] = f"cell {error['cell']}: {error['ename']}: {error['evalue']}" if error else ""
-        rows += [{**about, **score} for score in manifest["scores"] or [{}]]
-    return pd.DataFrame(rows)
+    return write(run.folder / "report.html", render(node, {**run.manifest, "status": status or run.status}, _declared(node, "notebook.ipynb")))

@@ -1,8 +1,8 @@
-"""A small simulated genome whose grammar is known: sequence, open chromatin, two laboratories' DNase-seq and ChIP-seq peaks.
+"""A small simulated genome whose grammar is known: sequence, open chromatin, DNase-seq, ChIP-seq peaks, and promoters with CAGE.
 
 It is a test bench, and what a first visit runs on; it is not biology. What is copied from nature is the background (trinucleotide counts of the human
 genome), the two cores that JunD's dimers bind (AP-1, ``TGACTCA``, and CRE, ``TGACGTCA``) and the shape of the files. The rules below are invented, so
-that what a model should find is known:
+that what a model should find is known (those of chr5 to chr8 stand in :mod:`nbgenomics.simulate_regulatory`; these are JunD's, on chr1 to chr4):
 
 * a core is bound only between *its own* flanks, two bases on either side. Which second base goes with which first base differs between the families
   (`FLANKS`), while each base alone is equally frequent in all of them: no single position tells a site from a decoy, a pair of neighbours does. A
@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-VERSION = 1  # raise it whenever the same arguments give other files: caches are named by it
+from nbgenomics import simulate_regulatory
+
+VERSION = 3  # raise it whenever the same arguments give other files: caches are named by it
 
 # Trinucleotides AAA, AAC, ... TTT per 100,000 in hg19 chr20, averaged over the two strands (counted from UCSC's chr20.fa.gz)
 TRINUCLEOTIDES = np.array(
@@ -44,6 +46,7 @@ FLANKS = {"AP-1": ("AG", "CA", "GT", "TC"), "CRE": ("AC", "CT", "GA", "TG")}
 # Elements per megabase: what lies at a place, and whether its chromatin is open
 ELEMENTS = {"open site": 250, "open decoy": 150, "open empty": 60, "closed site": 250, "closed decoy": 200}
 CHROMOSOMES = {"chr1": 1_600_000, "chr2": 800_000, "chr3": 800_000, "chr4": 800_000}
+REGULATORY = dict.fromkeys(["chr5", "chr6", "chr7", "chr8"], 800_000)
 # Each laboratory's reads, share of them in open chromatin, spread of its enzyme's preference (sd of log rate over 4-mers), share of PCR duplicates
 LABORATORIES = {
     "lab_a": {"reads": 320_000, "in_open": 0.6, "bias": 0.4, "duplicates": 0.05},
@@ -58,6 +61,7 @@ def demo(
     *,
     seed: int = 1,
     chromosomes: Mapping[str, int] = CHROMOSOMES,
+    regulatory: Mapping[str, int] = REGULATORY,
     elements: Mapping[str, float] = ELEMENTS,
     laboratories: Mapping[str, Mapping[str, float]] = LABORATORIES,
     mutation: float = 0.01,
@@ -65,7 +69,7 @@ def demo(
     occupancy: float = 1.5,
     empty_peaks: float = 0.04,
 ) -> Path:
-    """Simulate the JunD demo into `folder`, unless it is there already; the same arguments give the same files.
+    """Simulate the demo into `folder`, unless it is there already; the same arguments give the same files.
 
     Parameters
     ----------
@@ -73,8 +77,8 @@ def demo(
         Written beside and renamed when complete, so a folder that exists is a whole one.
     seed : int
         Of every random choice.
-    chromosomes : mapping of str to int
-        Names and lengths in bp.
+    chromosomes, regulatory : mapping of str to int
+        Names and lengths in bp, of JunD's chromosomes and of those with promoters and enhancers, which may be none.
     elements : mapping of str to float
         How many per megabase: keys as in `ELEMENTS`.
     laboratories : mapping of str to mapping
@@ -93,7 +97,9 @@ def demo(
     Path
         The folder. In it: ``genome.fa`` (+ ``.fai``), ``peaks.narrowPeak``, one sorted and indexed ``dnase_<name>.bam`` per laboratory with flagged
         duplicates, and the truth: ``sites.tsv`` (every planted instance: chrom, start, end, strand, family, kind ``site`` or ``decoy``, open, bound;
-        0-based half-open, flanks included), ``open.bed`` (open chromatin; neighbours may overlap) and ``parameters.json``.
+        0-based half-open, flanks included), ``open.bed`` (open chromatin; neighbours may overlap) and ``parameters.json``. All of these, but for the
+        sequence, are of `chromosomes`; of `regulatory` are ``targets/<name>.narrowPeak``, ``genes.bed``, ``cage.bam``, ``promoter_dnase.bam``,
+        ``h3k4me3.bw``, and the truth in ``elements.tsv`` and ``element_sites.tsv`` (columns: :class:`nbgenomics.simulate_regulatory.Regulatory`).
 
     Raises
     ------
@@ -113,18 +119,24 @@ def demo(
     odds = np.exp(occupancy) * places["openness"] ** 2
     places["bound"] = (places["kind"] == "site") & (rng.random(len(places)) < odds / (1 + odds))
     sites = plant(codes, places, mutation, half_wrong, rng)
+    second = np.random.default_rng([seed, 2])  # of its own, so that JunD's part does not depend on the other
+    whole, promoted = _Coordinates({**chromosomes, **regulatory}), _Coordinates(regulatory)
+    codes = np.concatenate([codes, background(promoted.length, second)])
+    drawn = simulate_regulatory.draw(codes[genome.length :], promoted.slots(simulate_regulatory.GAP), second) if regulatory else None
 
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    write_fasta(beside / "genome.fa", genome, codes)
+    write_fasta(beside / "genome.fa", whole, codes)
     genome.frame(sites).to_csv(beside / "sites.tsv", sep="\t", index=False)
     opened = places[places["open"]]
     ends = {"start": opened["centre"] - 2 * opened["spread"], "end": opened["centre"] + 2 * opened["spread"]}
     genome.frame(pd.DataFrame(ends)).to_csv(beside / "open.bed", sep="\t", index=False, header=False)
     write_narrow_peak(beside / "peaks.narrowPeak", genome, places, empty_peaks, rng)
     for name, lab in laboratories.items():
-        write_bam(beside / f"dnase_{name}.bam", genome, codes, cuts(codes, places, sites, rng=rng, **lab), name)
+        write_bam(beside / f"dnase_{name}.bam", whole, codes, cuts(codes[: genome.length], places, sites, rng=rng, **lab), name)
+    if regulatory:
+        write_regulatory(beside, whole, promoted, codes, drawn, second)
     (beside / "parameters.json").write_text(json.dumps(arguments, indent=1))
     try:
         os.rename(beside, folder)
@@ -171,7 +183,7 @@ def background(length: int, rng: np.random.Generator) -> np.ndarray:
     >>> bool(cpg < 0.4 * np.mean(codes == 1) * np.mean(codes == 2))  # CpG is rare, as in the human genome
     True
     """
-    rows = -(-length // 1_000)  # chains of 1,000 bases grow side by side, one base of all of them a step
+    rows = max(-(-length // 1_000), 1)  # chains of 1,000 bases grow side by side, one base of all of them a step
     chains = np.empty((rows, 1_000), np.uint8)
     first = rng.choice(16, rows, p=TRINUCLEOTIDES.sum(2).ravel() / TRINUCLEOTIDES.sum())
     chains[:, 0], chains[:, 1] = first // 4, first % 4
@@ -192,7 +204,7 @@ def place(genome: "_Coordinates", elements: Mapping[str, float], rng: np.random.
     """
     if unknown := sorted(set(elements) - set(ELEMENTS)):
         raise ValueError(f"elements has unknown kinds {', '.join(unknown)}; known are {', '.join(ELEMENTS)}")
-    slots = np.concatenate([np.arange(start + GAP, end - GAP, GAP) for start, end in zip(genome.starts, genome.ends, strict=True)])
+    slots = genome.slots(GAP)
     counts = {name: round(n * genome.length / 1e6) for name, n in elements.items()}
     if (total := sum(counts.values())) > len(slots):
         raise ValueError(f"elements asks for {total:,} elements in {genome.length:,} bp, where {len(slots):,} fit: ask for fewer per megabase")
@@ -309,10 +321,44 @@ def write_narrow_peak(path: Path, genome: "_Coordinates", places: pd.DataFrame, 
     peaks = places.iloc[np.sort(np.concatenate([bound, extra]))]
     left, right = rng.integers(90, 140, (2, len(peaks)))
     signal = np.round(10 * peaks["openness"].to_numpy() * rng.lognormal(0, 0.3, len(peaks)), 3)
-    table = genome.frame(pd.DataFrame({"start": peaks["centre"] - left, "end": peaks["centre"] + right}))
+    ends = {"start": peaks["centre"] - left, "end": peaks["centre"] + right}
+    _write_peaks(path, genome, pd.DataFrame(ends | {"summit": left, "signal": signal}))
+
+
+def _write_peaks(path: Path, genome: "_Coordinates", peaks: pd.DataFrame) -> None:
+    table = genome.frame(peaks)
+    signal = table["signal"]
     table = table.assign(name=[f"peak{i}" for i in range(1, len(table) + 1)], score=np.clip(signal * 25, 0, 1_000).astype(int), strand=".")
-    table = table.assign(signal=signal, p=np.round(signal * 2, 3), q=np.round(signal * 1.5, 3), summit=left)
-    table.to_csv(path, sep="\t", index=False, header=False)
+    table = table.assign(p=np.round(signal * 2, 3), q=np.round(signal * 1.5, 3))
+    columns = ["chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit"]
+    table[columns].to_csv(path, sep="\t", index=False, header=False)
+
+
+def write_regulatory(
+    folder: Path, whole: "_Coordinates", own: "_Coordinates", codes: np.ndarray, drawn: simulate_regulatory.Regulatory, rng: np.random.Generator
+) -> None:
+    """Write what was drawn on the chromosomes `own`, the last ones of `whole`: files of targets, CAGE and chromatin, genes, and the truth."""
+    import pyBigWig
+
+    (folder / "targets").mkdir()
+    for name, peaks in simulate_regulatory.peaks(drawn, rng).items():
+        _write_peaks(folder / "targets" / f"{name}.narrowPeak", own, peaks)
+    own.frame(simulate_regulatory.genes(drawn, rng)).to_csv(folder / "genes.bed", sep="\t", index=False, header=False)
+    first = whole.length - own.length
+    tags = simulate_regulatory.cage(drawn, own.length, rng)
+    accessible = cuts(codes[first:], drawn.elements, drawn.sites, reads=160_000, in_open=0.6, bias=0.4, duplicates=0.05, rng=rng)
+    for name, (position, *rest) in {"cage": tags, "promoter_dnase": accessible}.items():
+        write_bam(folder / f"{name}.bam", whole, codes, (position + first, *rest), name)
+    signal = simulate_regulatory.h3k4me3(drawn, own.length, 25, rng)
+    with pyBigWig.open(str(folder / "h3k4me3.bw"), "w") as file:
+        file.addHeader(list(zip(whole.names, (whole.ends - whole.starts).tolist(), strict=True)))
+        for name, start, end in zip(own.names, own.starts, own.ends, strict=True):
+            file.addEntries(name, 0, values=signal[start // 25 : end // 25].round(3), span=25, step=25)
+    elements, sites = drawn
+    spans = {"start": elements["centre"] - 2 * elements["spread"], "end": elements["centre"] + 2 * elements["spread"]}
+    placed = elements.rename_axis("element").reset_index().assign(**spans, centre=elements["centre"] - own.starts[own.number(elements["centre"])])
+    own.frame(placed).round(4).to_csv(folder / "elements.tsv", sep="\t", index=False)
+    own.frame(sites).to_csv(folder / "element_sites.tsv", sep="\t", index=False)
 
 
 def write_bam(path: Path, genome: "_Coordinates", codes: np.ndarray, reads: tuple[np.ndarray, np.ndarray, np.ndarray], name: str) -> None:
@@ -324,7 +370,7 @@ def write_bam(path: Path, genome: "_Coordinates", codes: np.ndarray, reads: tupl
 
     position, minus, duplicate = reads
     start = np.where(minus, position - READ + 1, position)
-    chrom = np.searchsorted(genome.ends, position, side="right")
+    chrom = genome.number(position)
     inside = (start >= genome.starts[chrom]) & (start + READ <= genome.ends[chrom])
     kept = np.flatnonzero(inside)
     kept = kept[np.argsort(start[kept], kind="stable")]
@@ -368,13 +414,21 @@ class _Coordinates:
 
     def __init__(self, chromosomes: Mapping[str, int]):
         self.names = list(chromosomes)
-        self.ends = np.cumsum(list(chromosomes.values()))
-        self.starts = self.ends - np.array(list(chromosomes.values()))
-        self.length = int(self.ends[-1])
+        self.ends = np.cumsum(list(chromosomes.values()), dtype=np.int64)
+        self.starts = self.ends - np.array(list(chromosomes.values()), np.int64)
+        self.length = int(sum(chromosomes.values()))
+
+    def slots(self, gap: int) -> np.ndarray:
+        """Places every `gap` bp, as far from chromosomes' ends."""
+        return np.concatenate([np.arange(start + gap, end - gap, gap) for start, end in zip(self.starts, self.ends, strict=True)])
+
+    def number(self, position) -> np.ndarray:
+        """Of the chromosome that holds a position."""
+        return np.searchsorted(self.ends, position, side="right")
 
     def frame(self, spans: pd.DataFrame) -> pd.DataFrame:
         """`spans` with a column ``chrom`` and coordinates of that chromosome, sorted."""
-        chrom = np.searchsorted(self.ends, spans["start"].to_numpy(), side="right")
+        chrom = self.number(spans["start"].to_numpy())
         own = spans.assign(start=spans["start"] - self.starts[chrom], end=spans["end"] - self.starts[chrom])
         own.insert(0, "chrom", np.array(self.names)[chrom])
         return own.sort_values(["chrom", "start"], kind="stable").reset_index(drop=True)

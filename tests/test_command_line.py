@@ -141,6 +141,8 @@ def test_the_table_of_a_sweep_has_a_row_a_run_and_its_scores_with_intervals():
         (["run"], 2, "which notebook?"),
         (["sweep", "tiny", "--grid", "order"], 2, "--grid needs name=value"),
         (["sweep", "tiny", "--grid", "order=1..9"], 2, "must be one of 1, 2, 3; got 4"),
+        (["sweep", "tiny", "--grid", "order=1", "--resume", "--run-dir", "sweeep"], 1, "there is no sweep to resume in"),
+        (["sweep", "tiny", "--grid", "order=1", "--scheduler", "tcp://nowhere:1", "--workers", "2"], 2, "workers is for this machine"),
         (["show", "nowhere"], 1, "no folder nowhere"),
         (["show", "notebooks"], 1, "holds neither a run nor a sweep"),
         (["fetch", "nosuchcollection"], 1, "nosuchcollection"),
@@ -151,6 +153,19 @@ def test_a_wrong_command_is_one_clear_message(capsys, folder, arguments, status,
     got, _, err = said(capsys, *arguments)
     assert got == status and message in err and "Traceback" not in err
     assert not (folder / "runs").exists()
+
+
+def test_progress_is_rewritten_in_place_on_a_terminal_and_rare_elsewhere(capsys, monkeypatch):
+    monkeypatch.setattr(__main__.shutil, "get_terminal_size", lambda: (20, 5))
+    with __main__._line() as show:
+        show("1 of 3 runs done\n  order=1")
+    assert capsys.readouterr().err == ""  # no terminal, and not yet ten seconds
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with __main__._line() as show:
+        show("1 of 3 runs done\n  order=1  running  cell 5 of 23\n  order=2\n  order=3")
+        show("all done")
+    first = "1 of 3 runs done\n  order=1  running \n  order=2"  # cut to the screen
+    assert capsys.readouterr().err == f"\r\033[J{first}\033[2A\r\033[Jall done\r\033[J"
 
 
 def test_values_may_look_like_options():

@@ -141,3 +141,27 @@ def test_scikit_learn_takes_the_features(small):
     assert table.shape == (40, 300 * 4 + 14 * 2) and table.dtype == np.float32
     np.testing.assert_array_equal(table[:, :1200].reshape(40, 300, 4).argmax(-1)[1], small["inputs"]["sequence"][1])
     assert LogisticRegression(max_iter=50).fit(table, data.targets.bound).score(table, data.targets.bound) > 0.5
+
+
+@pytest.mark.parametrize("given", [np.uint8, bool, np.int64, np.float64])
+def test_small_targets_stay_small_and_leave_as_floats(small, given):
+    """Hundreds of labels for millions of rows must not become float32 at once."""
+    targets = pd.DataFrame({"a": np.arange(40) % 2, "b": np.arange(40) % 3 == 0}).astype({"a": given, "b": bool if given is bool else np.uint8})
+    data = datasets.WindowDataset(**small | {"targets": targets})
+    part = data.take(np.arange(5, 25))
+    kept = np.uint8 if given in (np.uint8, bool) else np.float32
+    for one, rows in ((data, slice(None)), (part, slice(5, 25))):
+        assert one.targets.dtypes.eq(kept).all()
+        np.testing.assert_array_equal(one.targets, targets[rows])
+        assert one.arrays()[1].dtype == one[:3][1].dtype == np.float32
+        np.testing.assert_array_equal(one.arrays()[1], targets[rows].astype(float))
+    for shuffle in (False, True):
+        for _, values in part.batches(7, shuffle=shuffle):
+            assert values.dtype == np.float32
+
+
+def test_small_targets_are_not_copied_for_all_rows(small):
+    targets = pd.DataFrame(np.ones((40, 9), np.uint8), copy=False)
+    data = datasets.WindowDataset(**small | {"targets": targets})
+    assert np.shares_memory(data.targets.to_numpy(), targets.to_numpy())
+    assert data.take(np.arange(20)).targets.to_numpy().flags.c_contiguous  # rows of a batch lie together

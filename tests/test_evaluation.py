@@ -273,3 +273,25 @@ def test_blocks_shrink_with_the_genome_and_too_few_are_said():
     assert len(np.unique(evaluation._blocks(regions, None))) == 40  # of 20 kb
     with pytest.warns(UserWarning, match="only 1 blocks of 1,000,000 bp"):
         evaluation.score(y, y + rng.normal(size=4000), regions=regions, n_boot=10, block=1_000_000)
+
+
+def test_the_mean_over_a_group_is_resampled_with_its_targets():
+    """Targets that share stretches vary together: three copies of one target have the interval of one, not a third of its variance."""
+    rng = np.random.default_rng(0)
+    bound = (rng.random(4000) < 0.1).astype(int)
+    predicted = bound + rng.normal(size=4000)
+    regions = pd.DataFrame({"chrom": "chr1", "start": np.arange(4000) * 10_000})
+    targets = pd.DataFrame({"a": bound, "b": bound, "c": bound, "none": 0, "other": rng.permutation(bound)})
+    both = np.column_stack([predicted] * 5)
+    found = evaluation.score(targets, both, regions, n_boot=200, groups={"a": "TF", "b": "TF", "c": "TF", "none": "TF", "other": "rest"})
+    found = found.set_index(["target", "metric"])
+    for column in ("value", "low", "high", "baseline"):
+        assert found.loc[("mean of TF", "auprc"), column] == pytest.approx(found.loc[("a", "auprc"), column])
+    assert found.loc[("mean of TF", "auroc"), "note"] == "3 targets" and ("mean of rest", "auprc") in found.index
+    with pytest.raises(ValueError, match="not scored: x"):
+        evaluation.score(targets, both, regions, n_boot=0, groups={"x": "TF"})
+    worse = np.column_stack([predicted + rng.normal(size=4000) for _ in range(5)])
+    difference = evaluation.compare(targets, both, worse, regions, n_boot=200, groups=dict.fromkeys("abc", "TF")).set_index("target")
+    row = difference.loc["mean of TF"]
+    assert row.difference == pytest.approx(difference.loc[list("abc"), "difference"].mean()) and row.low < row.difference < row.high
+    assert row.high - row.low < (difference.high - difference.low)[list("abc")].max() and row.p_value == pytest.approx(2 / 201)

@@ -225,3 +225,18 @@ def test_bgzip_cut_between_two_blocks(tmp_path):
     (tmp_path / "cut.fa.gz").write_bytes((tmp_path / "g.fa.gz").read_bytes()[:-28])
     with pytest.raises(ValueError, match="bgzip's last block is missing"):
         genome.open_genome(tmp_path / "cut.fa.gz")
+
+
+def test_a_genome_pickles_as_the_place_of_its_cache(tmp_path, monkeypatch):
+    import pickle
+
+    (tmp_path / "long.fa").write_bytes(b">chr1\n" + os.urandom(100_000).translate(bytes(b"ACGT"[i % 4] for i in range(256))) + b"\n")
+    long = genome.open_genome(tmp_path / "long.fa", name="long")
+    packed = pickle.dumps(long)
+    (tmp_path / "long.fa").unlink()  # where it is unpickled the FASTA need not be
+    other, regions = pickle.loads(packed), pd.DataFrame({"chrom": "chr1", "start": [0, 5_000], "end": [100, 5_100], "strand": ["+", "-"]})
+    assert len(packed) < 10_000 and (other.name, other.chromsizes) == ("long", {"chr1": 100_000})
+    np.testing.assert_array_equal(np.asarray(other.windows(regions)), np.asarray(long.windows(regions)))
+    long._folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"cache .*long-\w+ of genome 'long' is not there on .*NBGENOMICS_DATA"):
+        pickle.loads(packed)

@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from nbgenomics import runs
+from nbgenomics import runs, sweeps
 
 pytestmark = pytest.mark.notebook
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -66,7 +67,8 @@ def test_jund_saves_what_it_says(joint):
     import keras
     import pyBigWig
 
-    predictions = pd.read_csv(joint.folder / "tables/predictions.csv")
+    saved = np.load(joint.folder / "predictions.npz")
+    predictions = pd.DataFrame({name: saved[name] for name in ("chrom", "start", "end")}).assign(predicted=saved["predicted"][:, 0])
     with pyBigWig.open(str(joint.folder / "tracks/prediction.bw")) as file:
         row = predictions.iloc[100]
         assert file.values(row.chrom, row.start, row.end)[7] == pytest.approx(row.predicted, rel=1e-5)
@@ -97,7 +99,7 @@ def test_jund_without_the_data_it_needs_says_so(tmp_path, shared_data, monkeypat
 
 def test_compare_runs(tmp_path):
     grid = {"normalize": ["none", "zlog"]}
-    table = runs.sweep(NOTEBOOKS / "02_jund.ipynb", grid, tmp_path / "sweep", {"inputs": "dnase", "epochs": 3, "control": False})
+    table = sweeps.sweep(NOTEBOOKS / "02_jund.ipynb", grid, tmp_path / "sweep", {"inputs": "dnase", "epochs": 3, "control": False})
     assert set(table.status) == {"finished"}
     other = tmp_path / "sweep" / "inputs=joint"  # a run of another kind, the only one of its kind
     shutil.copytree(tmp_path / "sweep" / "normalize=zlog", other)

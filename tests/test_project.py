@@ -14,10 +14,11 @@ import yaml
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     ["progress"],
+    ["simulate_regulatory"],
     ["simulate"],
     ["registry"],
     ["intervals", "normalize", "layers", "bam"],
-    ["genome", "coverage"],
+    ["genome", "coverage", "genes", "labels"],
     ["datasets"],
     ["models", "evaluation", "training"],
     ["interpret", "motifs"],
@@ -25,15 +26,18 @@ LEVELS = [
     ["tracks"],
     ["report"],
     ["runs"],
+    ["sweeps"],
     ["__main__"],
 ]
 OWNERS = {  # heavy or central packages and the modules that may import them
     "keras": {"layers", "models", "training", "interpret", "datasets"},
     "tensorflow": {"datasets", "training", "interpret"},
     "pysam": {"bam", "coverage", "simulate", "registry"},
-    "pyBigWig": {"coverage", "tracks"},
+    "pyBigWig": {"coverage", "tracks", "simulate"},
     "memelite": {"motifs"},
+    "h5py": {"labels"},
     "papermill": {"runs"},
+    "distributed": {"sweeps"},
     "igv_notebook": {"tracks"},
     "altair": {"charts", "tracks"},
 }
@@ -95,6 +99,7 @@ def test_every_import_is_declared():
         "sklearn",
         "vl_convert",
         "keras",
+        "h5py",
         "ipython",
         "tensorflow",
         "jupyter_client",

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -206,6 +207,71 @@ def test_large_downloads_need_consent(server, monkeypatch, tmp_path):
     assert registry.fetch("test")["peaks"]  # once here, nothing to agree to
 
 
+def archive(**members):
+    """A tar.gz as bytes."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, body in members.items():
+            info = tarfile.TarInfo(f"bundle/{name}")
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return packed.getvalue()
+
+
+def test_members_come_out_of_one_archive(server, cache, monkeypatch, tmp_path):
+    server.body = archive(a=BODY, b=b"second")
+    unknown = dict(member="bundle/b", path="peaks/b.bed", role="other", sha256=None, bytes=None)
+    packaged(monkeypatch, tmp_path, rows(server.url, member="bundle/a") + rows(server.url, **unknown))
+    files = registry.fetch("test")
+    assert files["peaks"][0].read_bytes() == BODY and files["other"][0].read_bytes() == b"second" and len(server.asked) == 1
+    assert sorted(path.name for path in (cache / "peaks").iterdir()) == ["a.bed", "b.bed"]
+    (cache / "archives" / "file").unlink()  # no longer needed
+    assert registry.fetch("test").files == files.files and len(server.asked) == 1
+    files["peaks"][0].write_bytes(b"damaged")
+    assert registry.fetch("test")["peaks"][0].read_bytes() == BODY and len(server.asked) == 2
+
+
+def test_members_that_are_missing_other_or_too_large(server, cache, monkeypatch, tmp_path):
+    server.body = archive(a=b"another file")
+    for member, message in {
+        "bundle/c": r"archives/file has no member 'bundle/c'\. Without this download",
+        "bundle/a": r"peaks/a\.bed: sha256 is",
+    }.items():
+        packaged(monkeypatch, tmp_path, rows(server.url, member=member))
+        with pytest.raises(registry.CorruptFile, match=message):
+            registry.fetch("test")
+    assert not list((cache / "peaks").iterdir())
+    monkeypatch.setattr(registry, "_free", lambda path: 5)
+    with pytest.raises(OSError, match=r"a\.bed needs 12 more bytes and 5 are free"):
+        registry.fetch("test")
+
+
+@pytest.mark.parametrize("damage", [lambda body: b"<html>", lambda body: body[:-2_000], lambda body: body[:500] + bytes(100) + body[600:]])
+def test_an_archive_that_cannot_be_read(server, cache, monkeypatch, tmp_path, damage):
+    server.body = damage(archive(a=os.urandom(50_000)))
+    packaged(monkeypatch, tmp_path, rows(server.url, member="bundle/a"))
+    with pytest.raises(registry.CorruptFile, match=r"archives/file cannot be read as tar\.gz .*; delete it to download it again"):
+        registry.fetch("test")
+    assert not list((cache / "peaks").iterdir())
+
+
+def test_table_shows_what_entries_say(tmp_path, cache):
+    for name in "ab":
+        (tmp_path / f"{name}.bed").write_text("")
+    own = tmp_path / "mine.toml"
+    own.write_text("".join(f'[[files]]\nrole = "targets"\npath = "{name}.bed"\nname = "K562 {name}"\nassay = "TF"\n' for name in "ab"))
+    table = registry.fetch(own).table("targets")
+    assert table.columns.tolist() == ["path", "name", "assay"]
+    assert table.values.tolist() == [[tmp_path / "a.bed", "K562 a", "TF"], [tmp_path / "b.bed", "K562 b", "TF"]]
+    own.write_text(own.read_text().replace("K562 b", "K562 a"))
+    with pytest.raises(ValueError, match="two files of role 'targets' are named 'K562 a'"):
+        registry.fetch(own).table("targets")
+    with pytest.raises(KeyError, match="no files of role 'peaks'"):
+        registry.fetch(own).table("peaks")
+    own.write_text('[[files]]\nrole = "targets"\npath = "a.bed"\n')
+    assert registry.fetch(own).table("targets").values.tolist() == [[tmp_path / "a.bed"]]
+
+
 def test_mirror_is_used_in_place_and_verified(server, cache, monkeypatch, tmp_path):
     packaged(monkeypatch, tmp_path, rows(server.url))
     mirror = tmp_path / "mirror" / "peaks" / "a.bed"
@@ -269,7 +335,7 @@ def test_bam_gets_an_index(tmp_path):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match=r"unknown collection 'jund'; known are chr20, demo, encode, yeast, or give the path"):
+    with pytest.raises(ValueError, match=r"unknown collection 'jund'; known are chr20, deepsea, demo, dream, encode, .*yeast, or give the path"):
         registry.fetch("jund")
     with pytest.raises(ValueError, match=r"no role 'atac'; it has genome, peaks, dnase"):
         registry.fetch("demo", roles=["atac"])
@@ -281,18 +347,18 @@ def test_unknown_names():
 
 def test_demo(cache):
     files = registry.fetch("demo")
-    assert files.simulated and files.split == {"valid": ["chr3"], "test": ["chr4"]} and files["dnase"][0].name == "dnase_lab_a.bam"
+    assert files.simulated and files.split == {"valid": ["chr3", "chr7"], "test": ["chr4", "chr8"]} and files["dnase"][0].name == "dnase_lab_a.bam"
     assert all(path.is_file() and cache in path.parents for path in [*files["genome"], *files["peaks"], *files["dnase"], *files.truth.values()])
     assert registry.fetch("demo") == files
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")
-@pytest.mark.parametrize("name", ["chr20", "yeast"])
+@pytest.mark.parametrize("name", ["chr20", "dream", "yeast"])
 def test_real_collections_verify_from_a_mirror(name, monkeypatch):
     monkeypatch.setenv(registry.MIRROR, str(DATA))
     files = registry.fetch(name)
     assert all(path.is_file() and DATA.resolve() in path.parents for paths in files.files.values() for path in paths)
-    assert len(files["genome"]) == {"chr20": 2, "yeast": 1}[name] and registry.available().set_index("name").loc[name, "cached"]
+    assert len(files["genome"]) == {"chr20": 2, "dream": 2, "yeast": 1}[name] and registry.available().set_index("name").loc[name, "cached"]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")

@@ -1,4 +1,4 @@
-"""Runs: parameters, run folders, execution, sweeps, reports. Notebooks are made here; each start of a kernel takes seconds, so they are few."""
+"""Runs: parameters, run folders, execution, reports. Notebooks are made here; each start of a kernel takes seconds, so they are few."""
 
 import base64
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import time
 
 import nbformat
 import numpy as np
@@ -156,6 +157,19 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_its_folder_used_again(tm
     assert not (tmp_path / "r/tables/old.csv").exists()
 
 
+def test_a_run_on_another_machine_is_interrupted_once_it_is_silent(tmp_path):
+    run = runs.open_run(tmp_path / "r")
+    run._update(process={**run.manifest["process"], "host": "another", "created": 0})
+    assert run.status == "running"  # opened by hand there: nothing can be said
+    (run.folder / ".state").write_text("cell 1 of 2")
+    assert (run.status, run.doing) == ("running", "cell 1 of 2")
+    with pytest.raises(FileExistsError, match="in use by a run still going on"):
+        runs.open_run(tmp_path / "r")
+    os.utime(run.folder / ".state", (0, time.time() - 61))
+    assert run.status == "interrupted"
+    assert runs.open_run(tmp_path / "r").doing == ""
+
+
 def test_a_folder_with_other_files_is_not_used(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds no run"):
@@ -209,36 +223,6 @@ def test_failures_name_the_cell_and_keep_notebook_and_report(tmp_path):
     notebook(path, "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(runs.RunFailed, match=r"DeadKernel.*killed, perhaps for want of memory"):
         runs.run_notebook(path, run_dir=tmp_path / "r")
-
-
-@pytest.mark.notebook
-def test_a_sweep_lists_failures_keeps_the_rest_and_resumes(tmp_path):
-    code = "from nbgenomics import runs\nrun = runs.open_run(run_dir)\nassert order != 2, 'order two is broken'\nrun.record(auprc=order / 10)"
-    path, lines = notebook(tmp_path / "s.ipynb", code), []
-    table = runs.sweep(path, {"order": ["1", 2]}, "sweep", given={"dataset": "mine"}, workers=2, on_progress=lines.append)
-    assert table[["run", "order", "status", "dataset"]].values.tolist() == [["order=1", 1, "finished", "mine"], ["order=2", 2, "failed", "mine"]]
-    assert table["value"].tolist()[0] == 0.1 and "cell 3: AssertionError: order two is broken" in table["cause"][1]
-    assert lines[-1].startswith("2 of 2 runs done, 0 running, 1 failed")
-    started = runs.Run("sweep/order=1").manifest["started"]
-    assert runs._same(tmp_path / "sweep/order=1", {**runs.Run("sweep/order=1").manifest["parameters"]}, runs._code_hash(runs._read(path)))
-    again = runs.sweep(path, {"order": [1]}, "sweep", given={"dataset": "mine"})
-    assert runs.Run("sweep/order=1").manifest["started"] == started and len(again) == 2  # nothing was run again
-    changed = notebook(tmp_path / "s.ipynb", code + "\n0")
-    runs.sweep(changed, {"order": [1]}, "sweep", given={"dataset": "mine"})
-    assert (tmp_path / "sweep/.replaced/order=1~1/manifest.json").is_file() and len(runs.collect("sweep")) == 2
-
-
-def test_runs_of_a_sweep_are_named_by_their_values_and_never_share_a_folder():
-    assert runs._run_name({"order": 1, "rate": 0.5, "dataset": "demo"}) == "order=1,rate=0.5,dataset=demo"
-    names = [runs._run_name({"dataset": value}) for value in ("a/b", "a_b", "a b", "x" * 300, "x" * 301)]
-    assert len(set(names)) == 5 and not any("/" in name or len(name) > 140 for name in names)
-
-
-def test_a_sweep_checks_every_value_before_it_starts(tmp_path):
-    path = notebook(tmp_path / "s.ipynb", "1")
-    with pytest.raises(runs.ParameterError, match="one of 1, 2, 3; got 9"):
-        runs.sweep(path, {"order": [1, 9]}, "sweep")
-    assert not (tmp_path / "sweep").exists()
 
 
 @pytest.mark.browser

@@ -1,5 +1,6 @@
 """The simulated genome: formats against samtools and pyfaidx, the grammar against its own truth."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -7,12 +8,17 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyjaspar
 import pysam
 import pytest
 
-from nbgenomics import simulate
+from nbgenomics import simulate, simulate_regulatory
 
-SMALL = {"chromosomes": {"chrA": 300_000, "chrB": 150_000}, "laboratories": {"x": {"reads": 20_000, "in_open": 0.7, "bias": 0.3, "duplicates": 0.1}}}
+SMALL = {
+    "chromosomes": {"chrA": 300_000, "chrB": 150_000},
+    "regulatory": {},
+    "laboratories": {"x": {"reads": 20_000, "in_open": 0.7, "bias": 0.3, "duplicates": 0.1}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +153,148 @@ def test_too_many_elements_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"elements asks for .* where .* fit"):
         simulate.demo(tmp_path / "demo", elements={"open site": 5_000}, **SMALL)
     assert not (tmp_path / "demo").exists()
+
+
+JUND = {  # sha256 of version 1 (seed 1), before there were other chromosomes: README's numbers are of these
+    "chr1": "cfc48d42cdd23a37",
+    "chr2": "a6fd79d350dd4a3d",
+    "chr3": "742750d2ebd20801",
+    "chr4": "68a0a126128eb0e1",
+    "peaks.narrowPeak": "6ee0eea963db3585",
+    "sites.tsv": "fe54c1d571fece66",
+    "open.bed": "a576ee476579feb8",
+    "dnase_lab_a.bam": "3546b7b2ebf97061",
+    "dnase_lab_b.bam": "d933fce48c383fc7",
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return simulate.demo(tmp_path_factory.mktemp("simulate") / "whole")
+
+
+@pytest.fixture(scope="module")
+def elements(whole):
+    return pd.read_csv(whole / "elements.tsv", sep="\t")
+
+
+@pytest.fixture(scope="module")
+def element_sites(whole):
+    return pd.read_csv(whole / "element_sites.tsv", sep="\t")
+
+
+def short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def test_the_jund_part_is_what_it_always_was(whole):
+    found = {name: short_hash((whole / name).read_bytes()) for name in JUND if name.endswith((".narrowPeak", ".tsv", ".bed"))}
+    with pysam.FastaFile(str(whole / "genome.fa")) as fasta:
+        found |= {name: short_hash(fasta.fetch(name).encode()) for name in JUND if name.startswith("chr")}
+        assert list(fasta.references) == [*simulate.CHROMOSOMES, *simulate.REGULATORY]
+    for name in JUND:
+        if name.endswith(".bam"):
+            with pysam.AlignmentFile(whole / name) as bam:
+                found[name] = short_hash("".join(read.to_string() for read in bam).encode())
+    assert found == JUND
+
+
+def test_same_seed_same_regulatory_files(tmp_path):
+    small = SMALL | {"regulatory": {"chrR": 150_000}}
+    first, again, other = (simulate.demo(tmp_path / name, seed=seed, **small) for name, seed in (("first", 1), ("again", 1), ("other", 2)))
+    names = [path.relative_to(first) for path in first.rglob("*") if path.is_file() and path.name != "parameters.json"]
+    assert len(names) > 22 and all((first / name).read_bytes() == (again / name).read_bytes() for name in names)
+    assert (first / "cage.bam").read_bytes() != (other / "cage.bam").read_bytes()
+
+
+def test_elements_lie_on_their_own_chromosomes(whole, elements):
+    assert set(elements["chrom"]) == set(simulate.REGULATORY) and elements.groupby(["chrom", "kind"]).size().min() > 40
+    for path in [*(whole / "targets").iterdir(), whole / "genes.bed"]:
+        table = pd.read_csv(path, sep="\t", header=None)
+        assert set(table[0]) == set(simulate.REGULATORY) and (table[1] > 0).all() and (table[2] <= 800_000).all() and len(table) > 200
+        if path.suffix == ".narrowPeak":
+            assert (table[9] < table[2] - table[1]).all()
+
+
+def test_planted_factors_are_where_the_truth_says(whole, element_sites):
+    words = sequences(whole, element_sites[element_sites["factor"] == "CREB1"])
+    units = element_sites["unit"].loc[words.index]
+    flip = str.maketrans("ACGT", "TGCA")
+    assert (words.str[2:-2] == simulate_regulatory.CORE).all()
+    for ends in (words.str[:2], words.str[-2:].map(lambda word: word.translate(flip)[::-1])):
+        assert (ends.isin(simulate_regulatory.OWN) == (units == "CREB1")).all()
+    ctcf = sequences(whole, element_sites[element_sites["factor"] == "CTCF"])
+    profile = pyjaspar.jaspardb(release="JASPAR2024").fetch_motif_by_id("MA0139.2")
+    assert "".join(ctcf.map(list).apply(pd.Series).mode().iloc[0]) == str(profile.consensus)
+
+
+def test_usf1_lies_behind_nfya_at_one_spacing_and_is_bound_there(element_sites):
+    pairs = element_sites[element_sites["unit"] == "NFYA USF1"].sort_values(["chrom", "start"])
+    first, second = (pairs[pairs["factor"] == factor].reset_index(drop=True) for factor in ("NFYA", "USF1"))
+    gap = np.where(first["strand"] == "+", second["start"] - first["end"], first["start"] - second["end"])
+    assert (gap == simulate_regulatory.SPACING).all() and (first["strand"] == second["strand"]).all()
+    opened = element_sites["bound"].groupby([element_sites["element"]]).transform("any") & (element_sites["factor"] == "USF1")
+    assert element_sites[opened].groupby("unit")["bound"].mean()["NFYA USF1"] > 3 * element_sites[opened].groupby("unit")["bound"].mean()["USF1"]
+
+
+def test_only_open_elements_are_bound_and_factors_have_peaks(whole, elements, element_sites):
+    of_site = elements.set_index("element").loc[element_sites["element"]]
+    bound = element_sites["bound"].to_numpy()
+    assert not bound[(of_site["kind"] == "decoy").to_numpy()].any() and not bound[element_sites["unit"] == "CREB1 decoy"].any()
+    for factor in simulate_regulatory.FACTORS:
+        peaks = pd.read_csv(whole / "targets" / f"{factor}.narrowPeak", sep="\t", header=None)
+        summit = peaks[0] + ":" + (peaks[1] + peaks[9]).astype(str)
+        mine = element_sites[bound & (element_sites["factor"] == factor)]
+        assert set(mine["chrom"] + ":" + ((mine["start"] + mine["end"]) // 2).astype(str)) <= set(summit)
+        assert 1.03 < len(peaks) / len(mine) < 1.07
+
+
+def test_domains_follow_words_far_from_the_centre(whole, elements, element_sites):
+    words = element_sites[element_sites["factor"] == "SP1"].groupby("element").size().reindex(elements["element"], fill_value=0).to_numpy()
+    promoter = elements["kind"] == "promoter"
+    assert elements.loc[promoter & (words >= 6), "H3K4me3"].mean() > 0.8 and elements.loc[promoter & (words <= 2), "H3K4me3"].mean() < 0.2
+    far = element_sites.merge(elements[["element", "centre"]], on="element").query("factor in ('SP1', 'FOXA1')")
+    assert (far["start"] - far["centre"]).abs().between(380, 760).all()
+    marks = pd.read_csv(whole / "targets/H3K4me3.narrowPeak", sep="\t", header=None)
+    assert (marks[2] - marks[1]).median() > 1_000 and len(marks) == elements["H3K4me3"].sum()
+
+
+def test_cage_starts_at_the_tss_on_the_gene_s_strand(whole, elements):
+    """By pysam, read by read: nearly all tags of a gene's strand lie within 50 bp of its TSS, and few on the other strand."""
+    genes = pd.read_csv(whole / "genes.bed", sep="\t", header=None, names=["chrom", "start", "end", "name", "score", "strand"])
+    tss = np.where(genes["strand"] == "+", genes["start"], genes["end"] - 1)
+    truth = elements.assign(name="gene" + elements["element"].astype(str)).set_index("name").loc[genes["name"]]
+    assert (truth["centre"].to_numpy() == tss).all() and (truth["strand"].to_numpy() == genes["strand"]).all()
+    counts = []
+    with pysam.AlignmentFile(whole / "cage.bam") as bam:
+        for chrom, strand, position in zip(genes["chrom"], genes["strand"], tss, strict=True):
+            reads = [
+                (r.reference_end - 1 if r.is_reverse else r.reference_start, r.is_reverse) for r in bam.fetch(chrom, position - 90, position + 90)
+            ]
+            near = [minus == (strand == "-") for at, minus in reads if abs(at - position) <= 50]
+            counts.append((sum(near), len(near)))
+        own, both = np.array(counts).T
+        assert own.sum() / both.sum() > 0.99 and own.sum() / bam.mapped > 0.97
+    assert np.corrcoef(np.log1p(own), truth["activity"])[0, 1] > 0.9
+
+
+def test_chromatin_tells_more_than_dna_and_both_most(whole, elements):
+    """The paper's direction, in the truth: correlations with activity."""
+    import pyBigWig
+
+    genes = elements[elements["kind"] == "promoter"]
+    with pyBigWig.open(str(whole / "h3k4me3.bw")) as file, pysam.AlignmentFile(whole / "promoter_dnase.bam") as bam:
+        assert file.chroms() == {**simulate.CHROMOSOMES, **simulate.REGULATORY}
+        around = [(chrom, int(centre) - 300, int(centre) + 300) for chrom, centre in zip(genes["chrom"], genes["centre"], strict=True)]
+        signals = np.log1p([[file.stats(*where, exact=True)[0], bam.count(*where)] for where in around])
+    fit = [
+        np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), genes["activity"], rcond=None)[1][0] for x in (signals, np.c_[signals, genes["dna"]])
+    ]
+    of_chromatin, of_both = np.sqrt(1 - np.array(fit) / np.square(genes["activity"] - genes["activity"].mean()).sum())
+    of_dna = np.corrcoef(genes["dna"], genes["activity"])[0, 1]
+    assert 0.7 < of_chromatin < 0.9 and 0.7 < of_dna < 0.9 and of_both > of_chromatin + 0.04
+
+
+def test_regulatory_chromosomes_may_be_left_out(tmp_path):
+    folder = simulate.demo(tmp_path / "demo", **SMALL)
+    assert not (folder / "cage.bam").exists() and (folder / "dnase_x.bam").exists()
