@@ -47,6 +47,9 @@ ALL = {
     "scores": lambda: charts.scores(SCORES, by="configuration"),
     "scores_colored": lambda: charts.scores(SCORES, by="configuration", color="configuration"),
     "seeds": lambda: charts.seeds(pd.concat([SCORES.assign(seed=seed) for seed in (1, 2, 3)])),
+    "seeds_by_target": lambda: charts.seeds(pd.concat([SCORES.assign(target=name) for name in "ab"]), repeat="target"),
+    "scatter": lambda: charts.scatter(SCORES.assign(name="a", kind="TF"), "low", "high", color="kind", name="name"),
+    "scatter_of_many": lambda: charts.scatter(pd.DataFrame({"a": RNG.random(400), "b": RNG.random(400)}), "a", "b", titles=("x", "y")),
     "logo": lambda: charts.logo(HEIGHTS.head(20)),
     "attribution_track": lambda: charts.attribution_track(HEIGHTS, marks=pd.DataFrame({"start": [50], "end": [60], "name": ["JUND"]})),
     "motif_match": lambda: charts.motif_match(PWM, PWM[::-1, ::-1], offset=-2, strand="-"),
@@ -96,6 +99,11 @@ def test_the_paper_is_in_the_legend_only_where_it_reported_a_number():
 def test_seeds_writes_the_mean():
     frame = pd.DataFrame({"configuration": "a", "seed": [1, 2, 3], "value": [0.1, 0.2, 0.6]})
     assert ">0.300<" in vl_convert.vegalite_to_svg(charts.seeds(frame).to_dict())
+
+
+def test_scatter_has_one_scale_on_both_axes():
+    across, up = (charts.scatter(SCORES, "value", "high").to_dict()["hconcat"][0]["layer"][1]["encoding"][axis]["scale"]["domain"] for axis in "xy")
+    assert across == up and across[0] < 0.4 and across[1] > 0.7
 
 
 def test_stacked_letters_lie_on_each_other():
