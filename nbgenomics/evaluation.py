@@ -97,9 +97,7 @@ def _means(rows: pd.DataFrame, drawn: Mapping[tuple[str, str], np.ndarray], grou
     scored = rows.dropna(subset=columns)
     for (group, metric), part in scored.groupby([scored["target"].map(groups), "metric"], sort=False):
         replicates = np.array([drawn[name, metric] for name in part["target"] if (name, metric) in drawn])
-        with warnings.catch_warnings():  # a replicate may draw positives of no target
-            warnings.simplefilter("ignore", RuntimeWarning)
-            mean = np.nanmean(replicates, axis=0) if len(replicates) else None
+        mean = replicates.mean(axis=0) if len(replicates) else np.empty(0)  # no number where one of the targets has none
         low, high = _interval(mean)
         row = {"target": f"mean of {group}", "metric": metric, **part[columns].mean(), "low": low, "high": high, "n": part["n"].max()}
         yield row | {"note": f"{len(part)} targets"}, mean

@@ -77,13 +77,20 @@ class ScanBothStrands(keras.layers.Layer):
     Source: Janggu (Kopp et al. 2020), DnaConv2D.
     """
 
-    def __init__(self, filters: int, kernel_size: int, order: int = 1, activation: str = "relu", merge: str = "max", **options):
-        own = {name: options.pop(name, None) for name in ("kernel_regularizer", "kernel_constraint")}
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        order: int = 1,
+        activation: str = "relu",
+        merge: str = "max",
+        kernel_regularizer=None,
+        kernel_constraint=None,
+        **options,
+    ):
         super().__init__(**options)
-        self.kernel_regularizer, self.kernel_constraint = (
-            keras.regularizers.get(own["kernel_regularizer"]),
-            keras.constraints.get(own["kernel_constraint"]),
-        )
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
         if merge not in ("max", "mean", "concat"):
             raise ValueError(f"merge is one of 'max', 'mean', 'concat', got {merge!r}")
         self.filters, self.kernel_size, self.order, self.merge = filters, kernel_size, order, merge

@@ -158,7 +158,8 @@ def motif_kernels(kernel: np.ndarray, bias: np.ndarray, motifs: Sequence[np.ndar
     -------
     kernel, bias : ndarrays of the same shapes
 
-    Source: Quang & Xie 2016, DanQ-JASPAR (the authors' script also reverses the motifs, as Theano's convolution does; Keras's does not).
+    Source: Quang & Xie 2016, DanQ-JASPAR. Unlike there, the rest of a kernel starts at 0 and not at random, and motifs are not reversed: Theano's
+    convolution flips its kernels, Keras's does not.
     """
     rng = np.random.default_rng(seed)
     kernel, bias, (size, words, filters) = kernel.copy(), bias.copy(), kernel.shape

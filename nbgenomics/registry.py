@@ -311,7 +311,7 @@ def _locate(entry: Mapping, collection: str) -> Path | None:
 
 def _extract(entry: Mapping, path: Path) -> Path:
     """Take the file of `entry` out of its tar.gz archive, which is downloaded once and kept, for its other members, until somebody deletes it."""
-    name = entry["url"].rpartition("/")[2]
+    name = f"{hashlib.sha256(entry['url'].encode()).hexdigest()[:8]}-{entry['url'].rpartition('/')[2]}"  # other addresses have files of that name too
     archive = download(entry["url"], cache_dir() / "archives" / name)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

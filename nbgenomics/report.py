@@ -55,7 +55,7 @@ def _told_in_header(cell) -> bool:
 
 def main_scores(scores: list[dict]) -> list[dict]:
     """The scores to show first: where there are means over targets, those and what has no target; otherwise all."""
-    means = [score for score in scores if score.get("target", "").startswith("mean of ")]
+    means = [score for score in scores if (score.get("target") or "").startswith("mean of ")]
     return [score for score in scores if score in means or not score.get("target")] if means else scores
 
 
@@ -63,11 +63,7 @@ def _scores(scores: list[dict]) -> str:
     shown = main_scores(scores)
     table = pd.DataFrame(shown).dropna(axis=1, how="all")
     table = table[[column for column in table if not (table[column] == "").all()]]
-    more = (
-        f'<p class="note">{len(scores) - len(shown)} scores of single targets are below and in tables/scores.csv</p>'
-        if len(scores) > len(shown)
-        else ""
-    )
+    more = f'<p class="note">{len(scores) - len(shown)} more, of single targets, are in manifest.json</p>' if len(scores) > len(shown) else ""
     return table.to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}") + more if scores else ""
 
 

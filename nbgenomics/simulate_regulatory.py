@@ -5,11 +5,11 @@ Rules, so that what a model should find is known:
 * promoters and enhancers are open, decoys closed; all three carry sites of the `FACTORS`. A site is bound in open chromatin only, the likelier the
   more open. Open sequence has extra pairs of C and G; decoys have none.
 * USF1 hardly binds alone, and nearly always `SPACING` bp behind a site of NFYA. CREB1 binds its core between its own flanks and not between others;
-  no single position tells the two apart (as for JunD in :mod:`nbgenomics.simulate`), so letters alone fall short of pairs of letters.
+  no single position tells the two apart (as for JunD in :mod:`nbgenomics.simulate`), so a sum over single letters falls short of pairs.
 * a domain of a histone mark is there the likelier the more words of its kind (`MARKS`) lie around it, up to 740 bp away: wider windows count more.
-* a promoter's activity is a sum over the sites it carries, how many pairs of C and G it has, and which: CG raises it and GC lowers it, which letters
-  cannot tell. On top comes regulation that is not in the DNA (`EFFECTS`, `UNSEEN`). Accessibility, H3K4me3 and CAGE follow activity with noise of
-  their own: chromatin tells more than DNA, and both together most.
+* a promoter's activity is a sum over the sites it carries, how many pairs of C and G it has, and which: CG raises it and GC lowers it, which
+  composition cannot tell. On top comes regulation that is not in the DNA (`EFFECTS`, `UNSEEN`). Accessibility, H3K4me3 and CAGE follow activity with
+  noise of their own: chromatin tells more than DNA, and both together most. Effect sizes were chosen so that this order can come out.
 """
 
 from typing import NamedTuple

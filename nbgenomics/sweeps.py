@@ -78,6 +78,8 @@ def sweep(
     declared, code = runs.parameters(path), runs.code_hash(path)
     if not grid or not all(grid.values()):
         raise runs.ParameterError("a sweep needs at least one parameter with values, such as order=1,2,3")
+    if "run_dir" in {**grid, **(given or {})}:
+        raise runs.ParameterError("a sweep names the folders of its runs itself; for the sweep's own folder use run_dir= or --run-dir")
     if scheduler and workers:
         raise runs.ParameterError("workers is for this machine; the workers of a scheduler bring their own threads: dask worker --nthreads")
     combinations = [
@@ -293,11 +295,12 @@ def collect(folder: str | Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     found = [folder] if (folder / "manifest.json").is_file() else sorted(path.parent for path in folder.glob("[!.]*/manifest.json"))
-    taken = {"run", "status", "seconds", "cause", "target", "metric", "value", "low", "high", "baseline"}
-    for run in map(runs.Run, found):
-        manifest = run.manifest
+    found = [(run, run.manifest) for run in map(runs.Run, found)]
+    taken = {"run", "status", "seconds", "cause"}.union(*(score for _, manifest in found for score in manifest["scores"]))
+    names = dict.fromkeys(name for _, manifest in found for name in manifest["parameters"])  # runs of an older notebook may lack some
+    for run, manifest in found:
         error = manifest["error"]
-        about = {f"parameter {name}" if name in taken else name: value for name, value in manifest["parameters"].items()}
+        about = {f"parameter {name}" if name in taken else name: manifest["parameters"].get(name) for name in names}
         about = {"run": run.folder.name, **about, "status": run.status, "seconds": manifest["seconds"]}
         about["cause"] = f"cell {error['cell']}: {error['ename']}: {error['evalue']}" if error else ""
         rows += [{**about, **score} for score in manifest["scores"] or [{}]]
