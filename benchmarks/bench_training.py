@@ -17,7 +17,7 @@ from measure import interleave
 from nbgenomics import datasets, genome, interpret, models
 
 BATCH, STEPS, ROUNDS = 64, 200, 5
-LARGE = 20  # steps of the nets with millions of parameters
+LARGE = 6  # steps of the nets with millions of parameters
 
 
 def main() -> None:

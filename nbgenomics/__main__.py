@@ -76,9 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--scheduler", metavar="ADDRESS", help="a dask scheduler, such as tcp://10.0.0.1:8786, whose workers do the runs")
     sweep.add_argument("--resume", action="store_true", help="go on with a sweep that must exist; without, one that exists goes on too")
     for added in (run, sweep):
-        added.add_argument(
-            "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="given", help="value of a notebook's parameter"
-        )
+        added.add_argument("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), help="value of a notebook's parameter")
         added.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest a run may take")
     fetch = command("fetch", _fetch, "download data collections, verified, into the cache")
     fetch.add_argument("dataset", nargs="*", help="name of a collection, or a .toml file")
@@ -166,12 +164,8 @@ def _scores(scores: list[dict]) -> list[str]:
 
     shown = main_scores(scores)
     left = len(scores) - len(shown)
-    return [*map(_score, shown), *([f"and {left} scores of single targets: see the report, or show --json"] if left else [])]
-
-
-def _score(score: dict) -> str:
-    baseline = f", baseline {score['baseline']:.4g}" if _known(score, "baseline") else ""
-    return f"{_named(score)} {_number(score)}{baseline}"
+    lines = [f"{_named(score)} {_number(score)}" + (f", baseline {score['baseline']:.4g}" if _known(score, "baseline") else "") for score in shown]
+    return [*lines, f"and {left} scores of single targets: see the report, or show --json"] if left else lines
 
 
 def _named(score: dict) -> str:
@@ -189,15 +183,16 @@ def _known(score: dict, name: str) -> bool:
 
 def _table(collected) -> str:
     """A sweep's runs, a row each: the parameters that differ, status, scores with their intervals, cause of failure."""
-    about = list(collected.columns[: collected.columns.get_loc("status")])
-    about = [name for name in about if name == "run" or collected[name].astype(str).nunique() > 1]
     from nbgenomics.report import main_scores
 
-    table = collected.drop_duplicates("run").set_index("run")[[*about[1:], "status", "cause"]]
+    given = collected.columns[1 : collected.columns.get_loc("status")]
+    differ = [name for name in given if collected[name].astype(str).nunique() > 1]
+    table = collected.drop_duplicates("run").set_index("run")[[*differ, "status", "cause"]]
     for row in main_scores([row for row in collected.to_dict("records") if _known(row, "metric")]):
         table.loc[row["run"], _named(row)] = _number(row)
     causes = table.pop("cause")
-    table = table.assign(cause=causes) if causes.any() else table
+    if causes.any():
+        table["cause"] = causes
     return table.reset_index().to_string(index=False, na_rep="")
 
 

@@ -40,17 +40,16 @@ def enable(scale=2):
 
 
 def _theme():
-    axis = {
-        "labelFontSize": 11,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
+    text = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
+    axis = text | {
         "gridColor": "#EEEEEE",
+        "domainColor": "#888888",
+        "tickColor": "#888888",
         "labelLimit": 260,
         "titleLimit": 600,
         "labelFlush": False,
     }
-    axis |= {"domainColor": "#888888", "tickColor": "#888888"}
-    legend = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 360, "titleLimit": 360}
+    legend = text | {"labelLimit": 360, "titleLimit": 360}
     header = {"labelFontSize": 12, "labelFontWeight": "bold", "titleFontSize": 12, "labelLimit": 400}
     title = {"fontSize": 13, "anchor": "start", "subtitleFontSize": 11, "subtitleColor": GREY, "offset": 8}
     config = {"axis": axis, "legend": legend, "header": header, "title": title, "background": "white", "view": {"stroke": None}}
@@ -68,28 +67,31 @@ def _render(spec, scale=2, **_):
     return {"application/vnd.vega.v5+json": vega, "image/png": png, "text/plain": "<Altair chart>"}, {"image/png": size}
 
 
-def _checked(frame, columns, name):
+def _checked(frame, columns, name, most=MAX_ROWS):
     """The frame itself, once it has the columns and a number of rows that can be drawn."""
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"charts.{name} draws a DataFrame with columns {', '.join(columns)}; it was given {type(frame).__name__}")
     missing = [column for column in columns if column not in frame.columns]
     if missing:
-        raise ValueError(
-            f"charts.{name} needs the columns {', '.join(columns)}; missing: {', '.join(missing)}; there are: {', '.join(map(str, frame.columns))}"
-        )
+        there = ", ".join(map(str, frame.columns))
+        raise ValueError(f"charts.{name} needs the columns {', '.join(columns)}; missing: {', '.join(missing)}; there are: {there}")
     if frame.empty:
         raise ValueError(f"charts.{name} was given a frame without rows: there is nothing to draw")
-    if len(frame) > MAX_ROWS:
-        step = -(-len(frame) // MAX_ROWS)
-        raise ValueError(
-            f"charts.{name} was given {len(frame):,} rows; a chart holds its data, so at most {MAX_ROWS:,}: aggregate first (bins, means, counts) "
-            f"or thin them, e.g. frame.iloc[::{step}]"
-        )
+    if len(frame) > most:
+        advice = f"aggregate first (bins, means, counts) or thin them, e.g. frame.iloc[::{-(-len(frame) // most)}]"
+        raise ValueError(f"charts.{name} was given {len(frame):,} rows; a chart holds its data, so at most {most:,}: {advice}")
     return frame
 
 
-def _has(frame, column):
-    return column in frame.columns and frame[column].notna().any()
+def _parts(frame, column):
+    """The values of a column, in order of appearance, with their rows; without such a column the whole, under no name."""
+    return [(str(name), part) for name, part in frame.groupby(column, sort=False, observed=True)] if column in frame.columns else [("", frame)]
+
+
+def _tooltip(frame, /, *names, **numbers):
+    """What shows under the pointer: of these columns those there are, the numbers in their d3 formats."""
+    shown = [f"{name}:N" for name in names if name in frame.columns]
+    return shown + [alt.Tooltip(f"{number}:Q", format=form) for number, form in numbers.items() if number in frame.columns]
 
 
 def _wrap(charts, columns, spacing=24):
@@ -135,9 +137,9 @@ def training_curves(history, best=None, monitor="loss", width=240, height=220):
     last = int(history["epoch"].max())
     ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(last, 10))
     panels = []
-    for metric in _unique(history["metric"]):
-        base = alt.Chart(history[history["metric"] == metric]).encode(
-            x=alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[min(1, last - 1), last] if last == 1 else [1, last], nice=False)),
+    for metric, part in _parts(history, "metric"):
+        base = alt.Chart(part).encode(
+            x=alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[min(1, last - 1), last], nice=False)),
             y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
             color=color,
             tooltip=["epoch:Q", "split:N", alt.Tooltip("value:Q", title=metric, format=".4f")],
@@ -175,17 +177,11 @@ def precision_recall(curve, prevalence=None, by=None, width=260, height=220):
     layers = [_curve(curve, "recall", "precision", by, "recall", "precision")]
     if prevalence is not None:
         several = isinstance(prevalence, dict)
-        guess = (
-            pd.DataFrame({by: list(prevalence), "prevalence": list(prevalence.values())})
-            if several
-            else pd.DataFrame({"prevalence": [float(prevalence)]})
-        )
-        highest = float(guess["prevalence"].max())
-        tooltip = [*([f"{by}:N"] if several else []), alt.Tooltip("prevalence:Q", format=".4f")]
-        rule = alt.Chart(guess).mark_rule(strokeDash=[4, 3]).encode(y="prevalence:Q", tooltip=tooltip)
+        guess = pd.DataFrame(prevalence.items() if several else [("guessing", float(prevalence))], columns=[by, "prevalence"])
+        rule = alt.Chart(guess).mark_rule(strokeDash=[4, 3]).encode(y="prevalence:Q", tooltip=_tooltip(guess, by, prevalence=".4f"))
         layers.append(rule.encode(color=_line_color(curve, by) if several else alt.value(GREY)))
         # in the corner where precision and recall are both 1, since a weak model's curve runs along the dashed line
-        label = pd.DataFrame({"label": ["dashed: prevalence" + ("" if several else f" {highest:.3g}")]})
+        label = pd.DataFrame({"label": ["dashed: prevalence" + ("" if several else f" {prevalence:.3g}")]})
         layers.append(alt.Chart(label).mark_text(align="right", baseline="top", x=width - 4, y=5, color=GREY).encode(text="label:N"))
     return _standalone(alt.layer(*layers).properties(width=width, height=height))
 
@@ -206,31 +202,32 @@ def roc(curve, by=None, width=260, height=220):
     """
     _checked(curve, ["fpr", "tpr"], "roc")
     by = by or ("model" if "model" in curve.columns else "target")
-    chance = (
-        alt.Chart(pd.DataFrame({"fpr": [0, 1], "tpr": [0, 1]})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1).encode(x="fpr:Q", y="tpr:Q")
-    )
     lines = _curve(curve, "fpr", "tpr", by, "false positive rate", "true positive rate")
-    return _standalone(alt.layer(chance, lines).properties(width=width, height=height))
+    return _standalone(alt.layer(_diagonal([0, 1]), lines).properties(width=width, height=height))
 
 
-def _line_color(curve, by):
-    names = _unique(curve[by])
-    legend = alt.Legend(orient="top", columns=2) if len(names) > 1 else None
+def _line_color(frame, by):
+    names = _unique(frame[by])
+    legend = alt.Legend(orient="top", columns=2, symbolOpacity=1) if len(names) > 1 else None
     return alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=legend)
+
+
+def _colored(chart, by):
+    """The chart with a colour and a legend entry for each value of a column, where its data have that column."""
+    return chart.encode(color=_line_color(chart.data, by)) if by in chart.data.columns else chart
 
 
 def _curve(curve, x, y, by, x_title, y_title):
     unit = alt.Scale(domain=[0, 1], nice=False)
-    tooltip = [*([f"{by}:N"] if by in curve.columns else []), alt.Tooltip(f"{x}:Q", format=".3f"), alt.Tooltip(f"{y}:Q", format=".3f")]
-    tooltip += [alt.Tooltip("threshold:Q", format=".4f")] if "threshold" in curve.columns else []
+    tooltip = _tooltip(curve, by, **{x: ".3f", y: ".3f", "threshold": ".4f"})
     # Rows already run along the curve; sorting by x would zigzag where many thresholds share one recall.
-    rows = curve.assign(step=np.arange(len(curve)))
-    chart = (
-        alt.Chart(rows)
-        .mark_line(clip=True)
-        .encode(x=alt.X(f"{x}:Q", title=x_title, scale=unit), y=alt.Y(f"{y}:Q", title=y_title, scale=unit), order="step:Q", tooltip=tooltip)
-    )
-    return chart.encode(color=_line_color(curve, by)) if by in curve.columns else chart
+    chart = alt.Chart(curve.assign(step=np.arange(len(curve)))).mark_line(clip=True).encode(order="step:Q", tooltip=tooltip)
+    return _colored(chart.encode(x=alt.X(f"{x}:Q", title=x_title, scale=unit), y=alt.Y(f"{y}:Q", title=y_title, scale=unit)), by)
+
+
+def _diagonal(ends):
+    """The dashed line where both axes have the same value."""
+    return alt.Chart(pd.DataFrame({"x": ends, "y": ends})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1, clip=True).encode(x="x:Q", y="y:Q")
 
 
 # All filled, so that one legend can show them: a bar for the mean, a tick for the baseline and, for what a paper reports, a diamond with a hole.
@@ -270,7 +267,7 @@ def scores(frame, by="target", color=None, title=None, width=420):
     1
     """
     _checked(frame, [by, "value"], "scores")
-    return _per_metric(frame, title, width, lambda part, axis_title, panel: _forest(part, by, color, axis_title, panel))
+    return _forests(frame, by, title, width, color=color)
 
 
 def seeds(frame, by="configuration", title=None, width=420, repeat="seed"):
@@ -292,70 +289,53 @@ def seeds(frame, by="configuration", title=None, width=420, repeat="seed"):
     alt.Chart
     """
     _checked(frame, [by, "value", repeat], "seeds")
-    return _per_metric(frame, title, width, lambda part, axis_title, panel: _forest(part, by, None, axis_title, panel, repeats=repeat))
+    return _forests(frame, by, title, width, repeats=repeat)
 
 
-def _per_metric(frame, title, width, draw):
-    parts = [(None, frame)] if "metric" not in frame.columns else [(metric, frame[frame["metric"] == metric]) for metric in _unique(frame["metric"])]
+def _forests(frame, by, title, width, **options):
+    parts = _parts(frame, "metric")
     width = width if len(parts) == 1 else width * 2 // 3
-    panels = [draw(part, title or metric or "score", width) for metric, part in parts]
+    panels = [_forest(part, by, title or metric or "score", width, **options) for metric, part in parts]
     # A legend for each panel: they do not all have a paper's number.
     return _standalone(_wrap(panels, columns=2).resolve_scale(color="independent", shape="independent"))
 
 
-def _forest(frame, by, color, title, width, repeats=None):
+def _forest(frame, by, title, width, color=None, repeats=None):
     names = _unique(frame[by])
-    drawn = [column for column in ("value", "low", "high", "baseline", "paper") if _has(frame, column)]
-    kinds = ["measured", *(["mean"] if repeats else []), *(kind for kind in ("baseline", "paper") if kind in drawn)]
+    drawn = [column for column in ("value", "low", "high", "baseline", "paper") if column in frame.columns and frame[column].notna().any()]
+    words = {"measured": f"one {repeats}", "mean": f"mean of {repeats}s"} if repeats else {"measured": "value, 95 % interval"}
+    words |= {kind: word for kind, word in (("baseline", "baseline"), ("paper", "paper, as reported")) if kind in drawn}
+    kinds = list(words)
     shapes, colors = zip(*(_SYMBOLS[kind] for kind in kinds), strict=True)
-    words = {
-        "measured": f"one {repeats}" if repeats else "value, 95 % interval",
-        "mean": f"mean of {repeats}s",
-        "baseline": "baseline",
-        "paper": "paper, as reported",
-    }
-    legend = None
-    if len(kinds) > 1:
-        legend = alt.Legend(
-            orient="bottom",
-            labelExpr=f"{words}[datum.label]",
-            symbolSize=110,
-            symbolOpacity=1,
-            **({} if color is None else {"symbolFillColor": GREY}),
-        )
+    fill = {"symbolFillColor": GREY} if color else {}
+    legend = alt.Legend(orient="bottom", labelExpr=f"{words}[datum.label]", symbolSize=110, symbolOpacity=1, **fill) if len(kinds) > 1 else None
     shape = alt.Shape("symbol:N", title=None, scale=alt.Scale(domain=kinds, range=list(shapes)), legend=legend)
     hue = alt.Color("symbol:N", title=None, scale=alt.Scale(domain=kinds, range=list(colors)), legend=legend)
     measured = hue if color is None else alt.Color(f"{color}:N", title=None, sort=_unique(frame[color]), legend=alt.Legend(orient="bottom"))
     y = alt.Y(f"{by}:N", title=None, sort=names, axis=alt.Axis(grid=True, ticks=False, domain=False))
     offset = {"yOffset": alt.YOffset(f"{repeats}:O", scale=alt.Scale(paddingOuter=1))} if repeats else {}
-    tooltip = [f"{by}:N", *([f"{repeats}:N"] if repeats else []), *(alt.Tooltip(f"{column}:Q", format=".3f") for column in drawn)]
-    tooltip += [alt.Tooltip(f"{column}:Q", format=",") for column in ("n", "positives") if column in frame.columns]
+    tooltip = _tooltip(frame, by, repeats, **dict.fromkeys(drawn, ".3f"), n=",", positives=",")
 
     def points(rows, column, kind, **encoding):
         x = alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero="baseline" in drawn))
-        color = encoding.pop("color", hue if measured is hue else alt.value(_SYMBOLS[kind][1]))
+        encoding = {"color": hue if color is None else alt.value(_SYMBOLS[kind][1])} | encoding
         mark = alt.Chart(rows.assign(symbol=kind)).mark_point(filled=True, opacity=1, size=28 if repeats and kind == "measured" else _SIZES[kind])
-        return mark.encode(x=x, y=y, shape=shape, color=color, **encoding)
+        return mark.encode(x=x, y=y, shape=shape, **encoding)
 
     layers = []
     if {"low", "high"} <= set(drawn):
         interval = alt.Chart(frame.assign(symbol="measured")).mark_rule(strokeWidth=1 if repeats else 2, opacity=0.5 if repeats else 1)
         layers.append(interval.encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=measured, tooltip=tooltip, **offset))
-    for kind in kinds[::-1]:  # what was measured lies on top
-        if kind == "measured":
-            layers.append(points(frame, "value", kind, color=measured, tooltip=tooltip, **offset))
-        elif kind == "mean":
-            mean = frame.groupby(by, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
-            spread = [
-                f"{by}:N",
-                *(alt.Tooltip(f"{column}:Q", format=".3f") for column in ("mean", "min", "max")),
-                alt.Tooltip("count:Q", title=f"{repeats}s"),
-            ]
-            layers.append(points(mean, "mean", kind, tooltip=spread))
-            text = alt.Chart(mean).mark_text(dy=-19, fontSize=10, color="#333333")
-            layers.append(text.encode(x="mean:Q", y=y, text=alt.Text("mean:Q", format=".3f")))
-        else:  # one symbol a configuration, however many repeats
+    for kind in ("paper", "baseline"):  # one symbol a configuration, however many repeats
+        if kind in drawn:
             layers.append(points(frame.dropna(subset=[kind]).drop_duplicates([by, kind]), kind, kind, tooltip=tooltip))
+    if repeats:
+        mean = frame.groupby(by, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
+        spread = _tooltip(mean, by, mean=".3f", min=".3f", max=".3f", count=",")
+        layers.append(points(mean, "mean", "mean", tooltip=spread))
+        text = alt.Chart(mean).mark_text(dy=-19, fontSize=10, color="#333333")
+        layers.append(text.encode(x="mean:Q", y=y, text=alt.Text("mean:Q", format=".3f")))
+    layers.append(points(frame, "value", "measured", color=measured, tooltip=tooltip, **offset))  # what was measured lies on top
     return alt.layer(*layers).properties(width=width, height=(50 if repeats else 28) * len(names) + 20)
 
 
@@ -373,14 +353,11 @@ def calibration(frame, width=260, height=220):
     """
     _checked(frame, ["predicted", "observed"], "calibration")
     columns = [column for column in ("predicted", "observed", "low", "high") if column in frame.columns]
-    end = float(frame[["predicted", *columns[1:]]].max().max())
+    end = float(frame[columns].max().max())
     axis = {"scale": alt.Scale(domain=[0, end]), "axis": alt.Axis(tickCount=5)}
-    ideal = alt.Chart(pd.DataFrame({"predicted": [0, end], "observed": [0, end]})).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1)
-    tooltip = [*(alt.Tooltip(f"{column}:Q", format=".4f") for column in columns), *([alt.Tooltip("n:Q", format=",")] if "n" in frame.columns else [])]
-    base = alt.Chart(frame).encode(x=alt.X("predicted:Q", title="predicted probability", **axis), tooltip=tooltip)
-    base = base.encode(color=_line_color(frame, "target")) if "target" in frame.columns else base
-    y = alt.Y("observed:Q", title="observed frequency", **axis)
-    layers = [ideal.encode(x="predicted:Q", y="observed:Q"), base.mark_line(point=True).encode(y=y)]
+    tooltip = _tooltip(frame, "target", **dict.fromkeys(columns, ".4f"), n=",")
+    base = _colored(alt.Chart(frame).encode(x=alt.X("predicted:Q", title="predicted probability", **axis), tooltip=tooltip), "target")
+    layers = [_diagonal([0, end]), base.mark_line(point=True).encode(y=alt.Y("observed:Q", title="observed frequency", **axis))]
     if {"low", "high"} <= set(columns):
         layers.append(base.mark_rule().encode(y=alt.Y("low:Q", title="observed frequency"), y2="high:Q"))
     return _standalone(alt.layer(*layers).properties(width=width, height=height))
@@ -410,15 +387,16 @@ def scatter(frame, x, y, color=None, name=None, titles=(None, None), width=280):
     _checked(frame, [x, y, *filter(None, (color, name))], "scatter")
     low, high = float(frame[[x, y]].min().min()), float(frame[[x, y]].max().max())
     margin = 0.04 * (high - low or 1)
-    scale = alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
-    across, up = (alt.X(f"{x}:Q", title=titles[0] or x, scale=scale), alt.Y(f"{y}:Q", title=titles[1] or y, scale=scale))
-    ends = pd.DataFrame({x: scale["domain"], y: scale["domain"]})
-    equal = alt.Chart(ends).mark_line(strokeDash=[4, 3], color=GREY, strokeWidth=1, clip=True).encode(x=across, y=up)
-    tooltip = [*(f"{column}:N" for column in (name, color) if column), *(alt.Tooltip(f"{column}:Q", format=".4g") for column in (x, y))]
+    ends = [low - margin, high + margin]
+    scale = alt.Scale(domain=ends, nice=False, zero=False)
     crowded = len(frame) > 300
     points = alt.Chart(frame).mark_point(filled=True, size=12 if crowded else 45, opacity=0.4 if crowded else 0.8)
-    points = points.encode(x=across, y=up, tooltip=tooltip, **({"color": _line_color(frame, color)} if color else {}))
-    return _standalone(alt.layer(equal, points).properties(width=width, height=width))
+    points = points.encode(
+        x=alt.X(f"{x}:Q", title=titles[0] or x, scale=scale),
+        y=alt.Y(f"{y}:Q", title=titles[1] or y, scale=scale),
+        tooltip=_tooltip(frame, name, color, **{x: ".4g", y: ".4g"}),
+    )
+    return _standalone(alt.layer(_diagonal(ends), _colored(points, color)).properties(width=width, height=width))
 
 
 # Sequence -------------------------------------------------------------------------------------------------------------
@@ -445,41 +423,31 @@ def _stacked(heights):
     letters = heights[(heights["height"] != 0) & heights["height"].notna()]
     letters = letters.assign(up=letters["height"] > 0, size=letters["height"].abs()).sort_values(["position", "up", "size"], kind="stable")
     top = letters.groupby(["position", "up"])["height"].cumsum()
-    return pd.DataFrame(
-        {"position": letters["position"], "base": letters["base"], "height": letters["height"], "y0": top - letters["height"], "y1": top}
-    ).reset_index(drop=True)
+    return letters.assign(y0=top - letters["height"], y1=top)[["position", "base", "height", "y0", "y1"]].reset_index(drop=True)
 
 
 def _letters(heights, x, y):
-    frame = _stacked(heights)
-    frame["letter"] = frame.index
+    color = alt.Color("base:N", scale=alt.Scale(domain=list(BASES), range=list(BASES.values())), legend=None)
     return (
-        alt.Chart(frame)
+        alt.Chart(_stacked(heights).reset_index(names="letter"))
         .transform_lookup("base", from_=alt.LookupData(data=alt.InlineData(values=_glyphs()), key="base", fields=["gx", "gy", "vertex"]))
         .transform_flatten(["gx", "gy", "vertex"])
         .transform_calculate(x="datum.position + 0.04 + 0.92 * datum.gx", y="datum.y0 + (datum.y1 - datum.y0) * datum.gy")
         .mark_line(filled=True, interpolate="linear-closed", strokeWidth=0, clip=True)
-        .encode(
-            x=x,
-            y=y,
-            order="vertex:Q",
-            detail="letter:N",
-            color=alt.Color("base:N", scale=alt.Scale(domain=list(BASES), range=list(BASES.values())), legend=None),
-            tooltip=["position:Q", "base:N", alt.Tooltip("height:Q", format=".4f")],
-        )
+        .encode(x=x, y=y, color=color, order="vertex:Q", detail="letter:N", tooltip=_tooltip(heights, "base", position=",", height=".4f"))
     )
 
 
-def _heights_checked(heights, name):
+def _span(heights, name):
+    """First position and last plus one of heights that can be drawn as letters."""
     _checked(heights, ["position", "base", "height"], name)
     strange = sorted(set(heights["base"]) - set(BASES))
     if strange:
-        raise ValueError(
-            f"charts.{name} draws the bases A, C, G and T in capitals; column 'base' also has {', '.join(map(repr, strange[:5]))}: drop those rows"
-        )
+        also = ", ".join(map(repr, strange[:5]))
+        raise ValueError(f"charts.{name} draws the bases A, C, G and T in capitals; column 'base' also has {also}: drop those rows")
     if not (heights["height"].abs() > 0).any():
         raise ValueError(f"charts.{name}: every height is zero or missing, so there is no letter to draw")
-    return heights
+    return int(heights["position"].min()), int(heights["position"].max()) + 1
 
 
 def _position_axis(chrom):
@@ -505,8 +473,7 @@ def logo(heights, title=None, label="information (bits)", chrom=None, width=None
     -------
     alt.Chart
     """
-    _heights_checked(heights, "logo")
-    start, end = int(heights["position"].min()), int(heights["position"].max()) + 1
+    start, end = _span(heights, "logo")
     width = width or int(np.clip(26 * (end - start), 160, WIDTH if end - start <= 100 else 1_000))
     x = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=_bp_axis(end - start, width))
     zoom = alt.selection_interval(bind="scales", encodings=["x"])
@@ -537,26 +504,21 @@ def attribution_track(heights, focus=None, marks=None, title=None, label="attrib
     -------
     alt.Chart
     """
-    _heights_checked(heights, "attribution_track")
-    start, end = int(heights["position"].min()), int(heights["position"].max()) + 1
+    start, end = _span(heights, "attribution_track")
     if end - start <= 60 and marks is None and focus is None:
         return logo(heights, title=title, label=label, chrom=chrom, width=width, height=height)
     focus = focus or _strongest(heights, start, end, width=50)
     if not start <= focus[0] < focus[1] <= end:
-        raise ValueError(
-            f"charts.attribution_track: focus {focus[0]}-{focus[1]} must lie inside the positions {start}-{end} of heights (0-based, half-open)"
-        )
+        given = f"{focus[0]}-{focus[1]}"
+        raise ValueError(f"charts.attribution_track: focus {given} must lie inside the positions {start}-{end} of heights (0-based, half-open)")
     whole = alt.Scale(domain=[start, end], nice=False, zero=False)
     brush = alt.selection_interval(encodings=["x"], value={"x": list(focus)}, mark=alt.BrushConfig(fill="#0072B2", fillOpacity=0.1, stroke="#0072B2"))
     total = heights.groupby("position", as_index=False)["height"].sum().assign(end=lambda frame: frame["position"] + 1)
     sign = alt.condition("datum.height > 0", alt.value("#333333"), alt.value("#B07AA1"))
-    tooltip = ["position:Q", alt.Tooltip("height:Q", format=".4f")]
+    tooltip = _tooltip(total, position=",", height=".4f")
     x = alt.X("position:Q", title=None, scale=whole, axis=_bp_axis(end - start, width))
-    bars = (
-        alt.Chart(total)
-        .mark_rect()
-        .encode(x=x, x2="end:Q", y=alt.Y("height:Q", title=label, axis=alt.Axis(tickCount=3)), y2=alt.datum(0), color=sign, tooltip=tooltip)
-    )
+    y = alt.Y("height:Q", title=label, axis=alt.Axis(tickCount=3))
+    bars = alt.Chart(total).mark_rect().encode(x=x, x2="end:Q", y=y, y2=alt.datum(0), color=sign, tooltip=tooltip)
     rows = [bars.add_params(brush).properties(width=width, height=height * 2 // 3, title=title or "")]
     if marks is not None:
         rows.append(_marks(marks, whole, start, end, width))
@@ -583,8 +545,7 @@ def _marks(marks, scale, start, end, width):
     inside = marks[(marks["end"] > start) & (marks["start"] < end)]
     inside = inside.assign(start=inside["start"].clip(lower=start), end=inside["end"].clip(upper=end))
     names = "name" in inside.columns
-    x = alt.X("start:Q", scale=scale, axis=None)
-    base = alt.Chart(inside).encode(x=x, tooltip=[*(["name:N"] if names else []), "start:Q", "end:Q"])
+    base = alt.Chart(inside).encode(x=alt.X("start:Q", scale=scale, axis=None), tooltip=_tooltip(inside, "name", start=",", end=","))
     layers = [base.mark_bar(height=8, color=COLORS[2], y=6).encode(x2="end:Q")]
     if names:
         layers.append(base.mark_text(align="left", baseline="top", y=12, fontSize=10, color="#333333").encode(text="name:N"))
@@ -656,19 +617,12 @@ def coverage_profile(frame, by="label", label="mean signal", width=260, height=1
     """
     _checked(frame, ["position", "value"], "coverage_profile")
     panels = []
-    tracks = _unique(frame["track"]) if "track" in frame.columns else [None]
-    for track in tracks:
-        base = alt.Chart(frame if track is None else frame[frame["track"] == track]).encode(
-            x=alt.X("position:Q", title="distance from the centre (bp)", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=5, format="d")),
-            tooltip=[*([f"{by}:N"] if by in frame.columns else []), "position:Q", alt.Tooltip("value:Q", format=".4g")],
-        )
-        if by in frame.columns:
-            names = _unique(frame[by])
-            legend = alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1)
-            base = base.encode(color=alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=legend))
+    for track, part in _parts(frame, "track"):
+        x = alt.X("position:Q", title="distance from the centre (bp)", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=5, format="d"))
+        base = _colored(alt.Chart(part).encode(x=x, tooltip=_tooltip(part, by, position=",", value=".4g")), by)
         layers = [base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q")] if {"low", "high"} <= set(frame.columns) else []
         layers.append(base.mark_line().encode(y=alt.Y("value:Q", title=label)))
-        panels.append(alt.layer(*layers).properties(width=width, height=height, title="" if track is None else str(track)))
+        panels.append(alt.layer(*layers).properties(width=width, height=height, title=track))
     return _standalone(_wrap(panels, columns=2))
 
 
@@ -697,15 +651,13 @@ def heatmap(frame, x, y, value="value", title=None, label=None, format=".3f", wi
     base = alt.Chart(frame).encode(
         x=alt.X(f"{x}:N", sort=columns, title=x, axis=alt.Axis(labelAngle=0 if sum(len(str(c)) for c in columns) < 70 else -45, grid=False)),
         y=alt.Y(f"{y}:N", sort=rows, title=y, axis=alt.Axis(grid=False)),
-        tooltip=[f"{x}:N", f"{y}:N", alt.Tooltip(f"{value}:Q", format=".4g")],
+        tooltip=_tooltip(frame, x, y, **{value: ".4g"}),
     )
     cells = base.mark_rect().encode(color=alt.Color(f"{value}:Q", scale=scale, title=label or value))
     if len(frame) <= 150:
         dark = f"abs(datum['{value}']) > {0.65 * edge}" if signed else f"datum['{value}'] > {low + 0.55 * (high - low)}"
-        numbers = base.mark_text(fontSize=10).encode(
-            text=alt.Text(f"{value}:Q", format=format), color=alt.condition(dark, alt.value("white"), alt.value("black"))
-        )
-        cells = alt.layer(cells, numbers)
+        color = alt.condition(dark, alt.value("white"), alt.value("black"))
+        cells += base.mark_text(fontSize=10).encode(text=alt.Text(f"{value}:Q", format=format), color=color)
     wide = min(WIDTH, 56 * len(columns)) if len(frame) <= 150 else min(WIDTH, max(200, 14 * len(columns)))
     return _standalone(cells.properties(width=width or wide, height=height or min(600, max(60, 24 * len(rows))), title=title or ""))
 
@@ -722,33 +674,27 @@ def split_overview(regions, width=360):
     -------
     alt.Chart
     """
-    _checked(regions.head(1) if isinstance(regions, pd.DataFrame) else regions, ["chrom", "start", "end", "split"], "split_overview")
+    _checked(regions, ["chrom", "start", "end", "split"], "split_overview", most=np.inf)
     block = max(1, int(regions["end"].max()) // 150)
     split = regions["split"].astype(str).replace("", "unused")
     table = pd.DataFrame({"chrom": regions["chrom"].astype(str), "split": split, "start": regions["start"] // block * block})
     chroms, names = _unique(table["chrom"]), _splits(split)
-    palette = [SPLITS.get(name, COLORS[3]) for name in names]
-    color = alt.Color("split:N", title=None, scale=alt.Scale(domain=names, range=palette), legend=alt.Legend(orient="top"))
-    blocks = table.groupby(["chrom", "split", "start"], sort=False).size().rename("windows").reset_index()
+    blocks = table.groupby(["chrom", "split", "start"], sort=False).size().reset_index(name="windows")
     blocks = _checked(blocks.assign(start=blocks["start"] / 1e6, end=(blocks["start"] + block) / 1e6), ["chrom"], "split_overview")
-    totals = table.groupby(["chrom", "split"], sort=False).size().rename("windows").reset_index()
-    tooltip = ["chrom:N", "split:N", alt.Tooltip("windows:Q", format=",")]
-    size = {"height": max(60, 24 * len(chroms))}
-    where = (
-        alt.Chart(blocks)
-        .mark_bar()
-        .encode(
-            x=alt.X("start:Q", title="position (Mb)", scale=alt.Scale(zero=True)),
-            x2="end:Q",
-            y=alt.Y("chrom:N", sort=chroms, title=None, axis=alt.Axis(grid=False, ticks=False)),
-            color=color,
-            opacity=alt.Opacity("windows:Q", scale=alt.Scale(range=[0.35, 1]), legend=None),
-            tooltip=[*tooltip, alt.Tooltip("start:Q", title="from (Mb)", format=".2f")],
-        )
-    )
-    x = alt.X("windows:Q", title="windows", axis=alt.Axis(tickCount=4, format="~s"))
-    count = alt.Chart(totals).mark_bar().encode(x=x, y=alt.Y("chrom:N", sort=chroms, title=None, axis=None), color=color, tooltip=tooltip)
-    return _standalone(alt.hconcat(where.properties(width=width, **size), count.properties(width=WIDTH - width - 80, **size), spacing=12))
+    totals = table.groupby(["chrom", "split"], sort=False).size().reset_index(name="windows")
+    palette = alt.Scale(domain=names, range=[SPLITS.get(name, COLORS[3]) for name in names])
+
+    def bars(frame, width, axis, **encoding):
+        y = alt.Y("chrom:N", sort=chroms, title=None, axis=axis)
+        color = alt.Color("split:N", title=None, scale=palette, legend=alt.Legend(orient="top"))
+        chart = alt.Chart(frame, width=width, height=max(60, 24 * len(chroms))).mark_bar()
+        return chart.encode(y=y, color=color, tooltip=_tooltip(frame, "chrom", "split", windows=",", start=".2f"), **encoding)
+
+    x = alt.X("start:Q", title="position (Mb)", scale=alt.Scale(zero=True))
+    opacity = alt.Opacity("windows:Q", scale=alt.Scale(range=[0.35, 1]), legend=None)
+    where = bars(blocks, width, alt.Axis(grid=False, ticks=False), x=x, x2="end:Q", opacity=opacity)
+    count = bars(totals, WIDTH - width - 80, None, x=alt.X("windows:Q", title="windows", axis=alt.Axis(tickCount=4, format="~s")))
+    return _standalone(alt.hconcat(where, count, spacing=12))
 
 
 def _splits(values):
@@ -771,7 +717,7 @@ def label_balance(frame, targets, by="split"):
     alt.Chart
     """
     targets = list(targets)
-    _checked(frame.head(1) if isinstance(frame, pd.DataFrame) else frame, [by, *targets], "label_balance")
+    _checked(frame, [by, *targets], "label_balance", most=np.inf)
     used = frame[frame[by].astype(str) != ""]
     tables = [used.groupby(by, sort=False)[target].agg(positives="sum", windows="size").reset_index().assign(target=target) for target in targets]
     table = _checked(pd.concat(tables), [by], "label_balance")
@@ -781,7 +727,7 @@ def label_balance(frame, targets, by="split"):
     base = alt.Chart(table).encode(
         x=alt.X("fraction:Q", title="positive windows", axis=alt.Axis(format="~%", tickCount=5), scale=room),
         y=alt.Y(f"{by}:N", sort=_splits(table[by]), title=None),
-        tooltip=["target:N", f"{by}:N", alt.Tooltip("windows:Q", format=","), alt.Tooltip("positives:Q", format=",")],
+        tooltip=_tooltip(table, "target", by, windows=",", positives=","),
     )
     bars = base.mark_bar(height={"band": 0.7}, color=COLORS[0])
     layer = alt.layer(bars, base.mark_text(align="left", dx=4).encode(text="text:N")).properties(width=WIDTH - 120, height=24 * table[by].nunique())
@@ -812,23 +758,12 @@ def distribution(frame, by="group", panel=None, label="value", log=False, width=
     _checked(frame, ["low", "high", "count", *([panel] if panel else [])], "distribution")
     frame = frame.assign(drawn=np.log10(frame["count"] + 1.0) if log else frame["count"])
     panels = []
-    for name in _unique(frame[panel]) if panel else [None]:
-        part = frame if name is None else frame[frame[panel] == name]
-        tooltip = [
-            alt.Tooltip("low:Q", title="from", format=".4g"),
-            alt.Tooltip("high:Q", title="to", format=".4g"),
-            alt.Tooltip("count:Q", format=","),
-        ]
+    for name, part in _parts(frame, panel):
         x = alt.X("low:Q", title=label, scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(tickCount=5))
         y = alt.Y("drawn:Q", title="log10(count + 1)" if log else "count", axis=alt.Axis(tickCount=4, format="~g" if log else "~s"), stack=None)
+        tooltip = _tooltip(part, by, low=".4g", high=".4g", count=",")
         base = alt.Chart(part).mark_rect(opacity=0.55).encode(x=x, x2="high:Q", y=y, y2=alt.datum(0), tooltip=tooltip)
-        if by in frame.columns:
-            names = _unique(frame[by])
-            legend = alt.Legend(orient="top", columns=2) if len(names) > 1 else None
-            base = base.encode(
-                color=alt.Color(f"{by}:N", title=None, sort=names, scale=alt.Scale(domain=names), legend=legend), tooltip=[f"{by}:N", *tooltip]
-            )
-        panels.append(base.properties(width=width, height=height, title="" if name is None else str(name)))
+        panels.append(_colored(base, by).properties(width=width, height=height, title=name))
     return _standalone(_wrap(panels, columns=2))
 
 

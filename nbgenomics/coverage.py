@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from nbgenomics import intervals
+from nbgenomics.files import beside
 from nbgenomics.progress import Progress
 
 Paths = str | Path | Iterable[str | Path]
@@ -50,9 +51,8 @@ def _windows(regions: pd.DataFrame, width: int | None, bin_size: int) -> _Window
     if width is None:
         lengths = (regions.end - regions.start).unique()
         if len(lengths) > 1:
-            raise ValueError(
-                f"regions have {len(lengths):,} lengths ({lengths.min():,} to {lengths.max():,} bp): pass width= to cut equal windows around them"
-            )
+            span = f"{lengths.min():,} to {lengths.max():,} bp"
+            raise ValueError(f"regions have {len(lengths):,} lengths ({span}): pass width= to cut equal windows around them")
         width = int(lengths[0])
     if width < 1 or bin_size < 1 or width % bin_size:
         near = max(width // bin_size, 1) * bin_size if bin_size > 0 else bin_size
@@ -193,15 +193,11 @@ def from_bam(
         raise ValueError(f"extend must be 0 or more bp and goes with count='coverage', got extend={extend} and count={count!r}")
     if any(shift) and (count == "midpoint" or (count == "coverage" and not extend)):
         raise ValueError(f"shift moves 5' ends: it goes with count='five_prime', or count='coverage' and extend; got {shift} with count={count!r}")
-    skipped = [
-        (skip_duplicates, bam.DUPLICATE),
-        (skip_secondary, bam.SECONDARY),
-        (skip_supplementary, bam.SUPPLEMENTARY),
-        (skip_qc_fail, bam.QC_FAIL),
-    ]
-    # a fragment is counted by its first mate's main alignment
-    exclude = sum(flag for skip, flag in skipped if skip) | (bam.SECONDARY | bam.SUPPLEMENTARY if count == "midpoint" else 0)
-    require = bam.PAIRED | bam.PROPER | bam.READ1 if count == "midpoint" else (bam.PAIRED | bam.PROPER) * proper_pairs
+    require = (bam.PAIRED | bam.PROPER) * proper_pairs
+    exclude = bam.DUPLICATE * skip_duplicates | bam.QC_FAIL * skip_qc_fail
+    exclude |= bam.SECONDARY * skip_secondary | bam.SUPPLEMENTARY * skip_supplementary
+    if count == "midpoint":  # a fragment is counted by its first mate's main alignment
+        require, exclude = bam.PAIRED | bam.PROPER | bam.READ1, exclude | bam.SECONDARY | bam.SUPPLEMENTARY
     files, windows = _paths(paths), _windows(regions, width, bin_size)
     values = np.zeros((len(regions), windows.bins, len(files) * (1 + stranded)), np.float32)
     margin = 1 << 31 if count == "midpoint" else extend + max(map(abs, shift))  # a middle may lie far from both mates
@@ -332,9 +328,8 @@ def _read_fragments(path: Path, chroms: Iterable[str]) -> dict[str, tuple[np.nda
             for row, table in enumerate(tables):
                 if (wrong := (table[1] < 0) | (table[2] <= table[1])).any():
                     at = int(wrong.to_numpy().argmax())
-                    raise ValueError(
-                        f"line {row * CHUNK + skip + at + 1}: expected 0 <= start < end, got {table[1].iloc[at]} and {table[2].iloc[at]}"
-                    )
+                    line = row * CHUNK + skip + at + 1
+                    raise ValueError(f"line {line}: expected 0 <= start < end, got {table[1].iloc[at]} and {table[2].iloc[at]}")
                 for chrom in set(table[0].cat.categories) & set(chroms):
                     parts.setdefault(chrom, []).append(table.loc[table[0] == chrom, [1, 2]].to_numpy().T)
     except (OSError, EOFError, ValueError) as error:
@@ -520,13 +515,7 @@ def _check_bigwig(path: Path) -> None:
 
 
 def to_bigwig(
-    path: str | Path,
-    regions: pd.DataFrame,
-    values: np.ndarray,
-    chromsizes: Mapping[str, int],
-    *,
-    width: int | None = None,
-    overlap: str = "mean",
+    path: str | Path, regions: pd.DataFrame, values: np.ndarray, chromsizes: Mapping[str, int], *, width: int | None = None, overlap: str = "mean"
 ) -> Path:
     """Write values of regions, for example predictions, as a bigWig track.
 
@@ -561,9 +550,8 @@ def to_bigwig(
     path, regions = Path(path), intervals.center(regions, width)
     values = np.asarray(values, float)
     if len(regions) == 0 or len(values) != len(regions) or values.ndim not in (1, 2) or values.size == 0:
-        raise ValueError(
-            f"expected values of shape ({len(regions)},) or ({len(regions)}, bins) for {len(regions)} regions (at least one), got {values.shape}"
-        )
+        n = len(regions)
+        raise ValueError(f"expected values of shape ({n},) or ({n}, bins) for {n} regions (at least one), got {values.shape}")
     intervals.check_chroms(regions, chromsizes, "chromsizes")
     values = values.reshape(len(regions), -1)
     if "strand" in regions:
@@ -575,22 +563,14 @@ def to_bigwig(
     end, chroms, keep = start + size[:, None], regions.chrom.to_numpy(), np.isfinite(values)
     if not keep.any():
         raise ValueError("no finite value to write: every value is NaN or infinite")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with pyBigWig.open(str(temporary), "w") as file:
-            file.addHeader([(str(name), int(length)) for name, length in chromsizes.items()])
-            for chrom, length in chromsizes.items():
-                here = keep & (chroms == chrom)[:, None]
-                track = _merge(start[here].clip(0), end[here].clip(max=length), values[here], overlap)
-                for first in range(0, len(track[0]), CHUNK):
-                    starts, ends, numbers = (column[first : first + CHUNK] for column in track)
-                    file.addEntries([str(chrom)] * len(starts), starts, ends=ends, values=numbers)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with beside(path) as temporary, pyBigWig.open(str(temporary), "w") as file:
+        file.addHeader([(str(name), int(length)) for name, length in chromsizes.items()])
+        for chrom, length in chromsizes.items():
+            here = keep & (chroms == chrom)[:, None]
+            track = _merge(start[here].clip(0), end[here].clip(max=length), values[here], overlap)
+            for first in range(0, len(track[0]), CHUNK):
+                starts, ends, numbers = (column[first : first + CHUNK] for column in track)
+                file.addEntries([str(chrom)] * len(starts), starts, ends=ends, values=numbers)
     return path
 
 

@@ -12,7 +12,6 @@ FIMO and Tomtom are memelite's; their first calls after installation compile for
 
 import functools
 import math
-import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from nbgenomics.files import beside
 from nbgenomics.progress import track
 
 BASES = "ACGT"
@@ -168,12 +168,8 @@ def write_meme(path, motifs: Mapping[str, Motif | np.ndarray], background=UNIFOR
         ]
         lines += [" ".join(f"{share:.8f}" for share in row) for row in pwm]
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with beside(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 

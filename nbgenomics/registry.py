@@ -33,12 +33,12 @@ import urllib.request
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import pandas as pd
 
 from nbgenomics import __version__
+from nbgenomics.files import beside
 from nbgenomics.progress import Progress
 
 MIRROR = "NBGENOMICS_MIRROR"
@@ -274,7 +274,7 @@ def _receive(url: str, file, label: str) -> None:
                         rest = rest[file.write(rest) :]
                 except OSError as error:
                     raise _disk_full(label, (total or 0) - file.tell(), _free(Path(file.name))) if error.errno == 28 else error from None
-                progress.update(len(block), note=f"{_gigabytes(total)}" if total else "")
+                progress.update(len(block), note=_gigabytes(total) if total else "")
         if total and file.tell() < total:
             raise http.client.IncompleteRead(b"", total - file.tell())
 
@@ -286,7 +286,7 @@ def _disk_full(label: str, needed: int, free: int) -> OSError:
 
 def _locate(entry: Mapping, collection: str) -> Path | None:
     """The verified file of `entry`: from the mirror, the cache, or its address."""
-    for path in _mirrored(entry):
+    if path := _mirrored(entry):
         _verify(path, entry)
         return path
     path = cache_dir() / entry["path"]
@@ -303,35 +303,32 @@ def _locate(entry: Mapping, collection: str) -> Path | None:
         return _extract(entry, path)
     if "url" in entry:
         return download(entry["url"], path, check=lambda part: _verify(part, entry, name=path), label=entry["path"])
-    if entry.get("optional"):
-        print(f"collection {collection!r}: {entry['path']} ({entry['role']}) has no public address and is left out. {_ways_out(path)}")
-        return None
-    raise FileNotFoundError(f"collection {collection!r}: {entry['path']} ({entry['role']}) has no public address. {_ways_out(path)}")
+    lacks = f"collection {collection!r}: {entry['path']} ({entry['role']}) has no public address"
+    if not entry.get("optional"):
+        raise FileNotFoundError(f"{lacks}. {_ways_out(path)}")
+    print(f"{lacks} and is left out. {_ways_out(path)}")
+    return None
 
 
 def _extract(entry: Mapping, path: Path) -> Path:
     """Take the file of `entry` out of its tar.gz archive, which is downloaded once and kept, for its other members, until somebody deletes it."""
     name = f"{hashlib.sha256(entry['url'].encode()).hexdigest()[:8]}-{entry['url'].rpartition('/')[2]}"  # other addresses have files of that name too
     archive = download(entry["url"], cache_dir() / "archives" / name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:  # a stream: a seek back would decompress gigabytes again
+        # read as a stream: a seek back would decompress gigabytes again
+        with beside(path) as part, gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
             if (info := next((info for info in tar if info.name.removeprefix("./") == entry["member"]), None)) is None:
                 raise CorruptFile(f"{archive} has no member {entry['member']!r}. {_ways_out(path)}")
             if (free := _free(path)) < info.size:
                 raise _disk_full(entry["path"], info.size, free)
-            with open(beside, "wb") as file, tar.extractfile(info) as source, Progress(f"extracting {entry['path']}", info.size) as progress:
+            with open(part, "wb") as file, tar.extractfile(info) as source, Progress(f"extracting {entry['path']}", info.size) as progress:
                 while block := source.read(CHUNK):
                     progress.update(file.write(block))
             while packed.read(CHUNK):  # to the end, where gzip keeps its checksum
                 pass
-        _verify(beside, entry, name=path)
-        os.replace(beside, path)
+            _verify(part, entry, name=path)
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise CorruptFile(f"{archive} cannot be read as tar.gz ({error}); delete it to download it again. {_ways_out(path)}") from None
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 
@@ -344,18 +341,18 @@ def _own(entry: Mapping, folder: Path, source: Path) -> Path:
     return path
 
 
-def _mirrored(entry: Mapping) -> list[Path]:
+def _mirrored(entry: Mapping) -> Path | None:
     """Where the mirror has this file."""
     if not (mirror := os.environ.get(MIRROR)):
-        return []
+        return None
     if not Path(mirror).is_dir():
         raise FileNotFoundError(f"{MIRROR} is {mirror!r}, which is no folder; unset it, or name the folder that holds the files")
-    paths = [Path(mirror).resolve() / entry[key] for key in ("path", "mirror") if key in entry]
-    return [path for path in paths if path.is_file()][:1]
+    paths = (Path(mirror).resolve() / entry[key] for key in ("path", "mirror") if key in entry)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _present(entry: Mapping) -> bool:
-    return bool(_mirrored(entry)) or (cache_dir() / entry["path"]).is_file()
+    return _mirrored(entry) is not None or (cache_dir() / entry["path"]).is_file()
 
 
 def _ways_out(path: Path) -> str:
@@ -390,10 +387,8 @@ def _verify(path: Path, entry: Mapping, name: Path | None = None) -> None:
             size = f", {stat.st_size:,} bytes instead of {entry['bytes']:,}" if entry.get("bytes", stat.st_size) != stat.st_size else ""
             first = "" if "sha256" in entry else f" (as at first sight; delete {stamp} to trust the new file)"
             raise CorruptFile(f"{name}: sha256 is {found}, expected {expected}{first}{size}")
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    beside = stamp.with_name(f".{stamp.name}.{os.getpid()}.tmp")
-    beside.write_text(json.dumps(seen))
-    os.replace(beside, stamp)
+    with beside(stamp) as part:
+        part.write_text(json.dumps(seen))
 
 
 def sequence_md5(path: str | Path, lengths: Mapping[str, int]) -> dict[str, str]:
@@ -447,18 +442,16 @@ def _indexed(path: Path) -> Path:
         if not link.is_symlink():
             link.symlink_to(path.absolute())
         return _indexed(link)
-    index = path.with_name(path.name + ".bai")
-    beside = index.with_name(f".{index.name}.{os.getpid()}.tmp")
     try:
-        pysam.index("-o", str(beside), str(path))
+        with beside(path.with_name(path.name + ".bai")) as part:
+            pysam.index("-o", str(part), str(path))
     except pysam.SamtoolsError as error:
         raise ValueError(f"{path} cannot be indexed; is it sorted by coordinate and whole? samtools says: {error}") from None
-    os.replace(beside, index)
     return path
 
 
 def _packaged() -> list[Path]:
-    return sorted(Path(str(path)) for path in resources.files("nbgenomics.collections").iterdir() if path.name.endswith(".toml"))
+    return sorted((Path(__file__).parent / "collections").glob("*.toml"))
 
 
 def _is_path(dataset: str | Path) -> bool:

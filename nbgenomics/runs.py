@@ -27,9 +27,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import psutil
 
 import nbgenomics
+from nbgenomics.files import beside
 from nbgenomics.progress import LOG_VARIABLE, duration
 
 RUN_VARIABLE = "NBGENOMICS_RUN"  # tells a kernel which run folder it works for
@@ -230,8 +233,6 @@ class Run:
     @property
     def status(self) -> str:
         """``running``, ``finished``, ``failed`` or ``interrupted``: also where a running run's process is gone, or on another machine silent."""
-        import psutil
-
         manifest = self.manifest
         if manifest["status"] != "running":
             return manifest["status"]
@@ -274,7 +275,7 @@ class Run:
 
     def save_table(self, name: str, frame: pd.DataFrame) -> Path:
         """Write `frame` to ``tables/<name>.csv``, with its index where that has a name."""
-        with _beside(path := self.path(f"tables/{name}.csv")) as temporary:
+        with beside(path := self.path(f"tables/{name}.csv")) as temporary:
             frame.to_csv(temporary, index=any(level is not None for level in frame.index.names))
         return path
 
@@ -284,7 +285,7 @@ class Run:
 
         spec = chart.to_dict()
         write(self.path(f"charts/{name}.json"), json.dumps(spec))
-        with _beside(path := self.path(f"charts/{name}.png")) as temporary:
+        with beside(path := self.path(f"charts/{name}.png")) as temporary:
             temporary.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
         return path
 
@@ -294,16 +295,14 @@ class Run:
 
     def save_model(self, name: str, model) -> Path:
         """Write a Keras model to ``models/<name>.keras``."""
-        with _beside(path := self.path(f"models/{name}.keras"), suffix=".keras") as temporary:
+        with beside(path := self.path(f"models/{name}.keras"), suffix=".keras") as temporary:
             model.save(temporary)
         return path
 
     def save_predictions(self, regions: pd.DataFrame, targets: pd.DataFrame, predicted) -> Path:
         """Write ``predictions.npz``, to compare runs by: chrom, start, end (n,), names (targets,), observed, predicted (n, targets)."""
-        import numpy as np
-
         where = {"chrom": regions["chrom"].to_numpy(str), "start": regions["start"].to_numpy(), "end": regions["end"].to_numpy()}
-        with _beside(path := self.path("predictions.npz"), suffix=".npz") as temporary:
+        with beside(path := self.path("predictions.npz"), suffix=".npz") as temporary:
             np.savez_compressed(temporary, names=targets.columns.to_numpy(str), observed=targets.to_numpy(), predicted=predicted, **where)
         return path
 
@@ -372,8 +371,6 @@ def open_run(run_dir: str | Path = "") -> Run:
 
 def _start(folder: Path, notebook: Path | None, values: dict) -> Run:
     """Write the first manifest: status running."""
-    import psutil
-
     manifest = {
         "nbgenomics": nbgenomics.__version__,
         "status": "running",
@@ -435,8 +432,8 @@ def _device() -> dict:
     cpu = platform.processor() or platform.machine()
     with suppress(OSError):
         cpu = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text()).group(1)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return {"cpu": cpu, "cores": cores(), "memory_gb": round(memory / 2**30, 1), "system": platform.platform(), "gpus": []}
+    memory = round(psutil.virtual_memory().total / 2**30, 1)
+    return {"cpu": cpu, "cores": cores(), "memory_gb": memory, "system": platform.platform(), "gpus": []}
 
 
 def cores() -> int:
@@ -446,24 +443,25 @@ def cores() -> int:
 
 def _packages() -> dict[str, str]:
     """Versions of Python, this package and all it needs; asks the installer's records, imports nothing."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        names = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires("nbgenomics") or [] if "extra" not in line]
+    names = ["tensorflow", "tensorflow-cpu", "keras"]
+    with suppress(importlib.metadata.PackageNotFoundError):  # only on the path
+        needed = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires("nbgenomics") or [] if "extra" not in line]
+        names += sorted(needed, key=str.lower)
     versions = {"python": platform.python_version(), "nbgenomics": nbgenomics.__version__}
-    for name in ["tensorflow", "tensorflow-cpu", "keras", *sorted(names, key=str.lower)]:
+    for name in names:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
 
 
 def _git(folder: Path) -> dict | None:
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        said = [
-            subprocess.run(["git", "-C", folder, *command], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        ]
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": said[0], "dirty": bool(said[1])}
 
 
 def _file_hash(path: Path) -> str:
@@ -496,22 +494,9 @@ def _plain(value):
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-@contextmanager
-def _beside(path: Path, suffix: str = ""):
-    """Yield a temporary path in the same folder, and rename it to `path` once it is wholly written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write(path: Path, text: str) -> Path:
     """Write a text file beside its place and rename it there; returns its path."""
-    with _beside(path) as temporary:
+    with beside(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
@@ -668,7 +653,7 @@ def _conclude(run: Run, node, status: str, failure: dict | None) -> None:
         executed = _read(partial) if partial.is_file() and partial.stat().st_size else node
         with suppress(Exception):  # trust is a convenience: JupyterLab then shows live views of what we ran ourselves
             NotebookNotary().sign(executed)
-        with _beside(run.folder / "notebook.ipynb") as temporary:
+        with beside(run.folder / "notebook.ipynb") as temporary:
             nbformat.write(executed, temporary)
         report(run, status)
     except Exception as error:

@@ -18,13 +18,13 @@ import os
 import re
 from pathlib import Path
 
+import altair as alt
 import numpy as np
 import pandas as pd
 
 from nbgenomics import intervals
+from nbgenomics.charts import BASES, COLORS
 
-COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-BASES = {"A": "#109648", "C": "#255C99", "G": "#F7B32B", "T": "#D62839", "N": "#999999"}
 MAX_FEATURES = 5_000
 EMBED_LIMIT = 2_000_000  # characters of data in one view
 SEQUENCE_LIMIT = 400_000  # bp of sequence in one view, about 130 kB compressed
@@ -67,9 +67,8 @@ def parse_locus(locus):
             raise ValueError(f"locus {locus!r} needs chrom, start and end")
         chrom, start, end = str(fields[0]), int(fields[1]), int(fields[2])
     if not 0 <= start < end:
-        raise ValueError(
-            f"locus {locus!r} is an empty or impossible region: 0-based it is {chrom} {start}-{end}, and start must be at least 0 and below end"
-        )
+        read = f"0-based it is {chrom} {start}-{end}"
+        raise ValueError(f"locus {locus!r} is an empty or impossible region: {read}, and start must be at least 0 and below end")
     return chrom, start, end
 
 
@@ -184,17 +183,16 @@ def _thinned(frame, start, end, max_points):
         return frame
     size = -(-(end - start) // max_points)
     length = frame["end"] - frame["start"]
-    rows = pd.DataFrame({"bin": (frame["start"] - start) // size, "length": length, "sum": frame["value"] * length, "end": frame["end"]})
-    bins = rows.groupby("bin").agg(length=("length", "sum"), sum=("sum", "sum"), last=("end", "max")).reset_index()
-    return pd.DataFrame(
-        {"start": start + bins["bin"] * size, "end": np.minimum(start + (bins["bin"] + 1) * size, end), "value": bins["sum"] / bins["length"]}
-    )
+    rows = pd.DataFrame({"start": start + (frame["start"] - start) // size * size, "length": length, "sum": frame["value"] * length})
+    bins = rows.groupby("start", as_index=False).sum()
+    return bins.assign(end=np.minimum(bins["start"] + size, end), value=bins["sum"] / bins["length"])[["start", "end", "value"]]
 
 
 def _options(tracks):
     if not tracks:
         raise ValueError("tracks is empty: give a dict from label to DataFrame or file, e.g. {'prediction': 'tracks/prediction.bw'}")
-    return {label: (track if isinstance(track, dict) else {"data": track}) for label, track in dict(tracks).items()}
+    given = {label: track if isinstance(track, dict) else {"data": track} for label, track in dict(tracks).items()}
+    return {label: {"color": COLORS[i % len(COLORS)]} | track for i, (label, track) in enumerate(given.items())}
 
 
 def _data(label, source, chrom, start, end, max_points):
@@ -202,9 +200,8 @@ def _data(label, source, chrom, start, end, max_points):
     if isinstance(source, pd.DataFrame):
         missing = {"start", "end"} - set(source.columns)
         if missing:
-            raise ValueError(
-                f"track {label!r} needs the columns start and end; missing: {', '.join(sorted(missing))}; there are: {', '.join(source.columns)}"
-            )
+            lacks = f"missing: {', '.join(sorted(missing))}; there are: {', '.join(source.columns)}"
+            raise ValueError(f"track {label!r} needs the columns start and end; {lacks}")
         frame = source if "chrom" not in source.columns else source[source["chrom"] == chrom]
         frame = _clipped(frame[[c for c in _COLUMNS if c in frame.columns]], start, end)
     elif str(source).lower().endswith((".bw", ".bigwig")):
@@ -216,9 +213,8 @@ def _data(label, source, chrom, start, end, max_points):
     if "value" in frame.columns:
         return _thinned(frame.sort_values("start").dropna(subset=["value"]), start, end, max_points)
     if len(frame) > MAX_FEATURES:
-        raise ValueError(
-            f"track {label!r} has {len(frame):,} features in {locus_string(chrom, start, end)}, more than {MAX_FEATURES:,}: show a smaller region"
-        )
+        where = locus_string(chrom, start, end)
+        raise ValueError(f"track {label!r} has {len(frame):,} features in {where}, more than {MAX_FEATURES:,}: show a smaller region")
     return frame
 
 
@@ -247,92 +243,76 @@ def track_chart(locus, tracks, genome=None, width=620, height=46):
     FileNotFoundError, ValueError
         As :func:`slice_bigwig` and :func:`slice_bed`; empty region, no tracks, chromosome not in the genome.
     """
-    import altair as alt
-
     chrom, start, end = parse_locus(locus)
-    frames = {label: (track, _data(label, track["data"], chrom, start, end, width)) for label, track in _options(tracks).items()}
     scale = alt.Scale(domain=[start, end], nice=False, zero=False)
     x = alt.X("start:Q", axis=None, scale=scale)
-    rows = [
-        (_signal_row if "value" in frame.columns else _feature_row)(
-            alt, frame, label, track.get("color", COLORS[i % len(COLORS)]), track, x, (start, end), width, height
-        )
-        for i, (label, (track, frame)) in enumerate(frames.items())
-    ]
+    rows = []
+    for label, track in _options(tracks).items():
+        frame = _data(label, track["data"], chrom, start, end, width)
+        row = _signal_row(frame, label, track, x, height) if "value" in frame.columns else _feature_row(frame, label, track, x, (start, end), width)
+        rows.append(row.properties(width=width))
     if genome is not None:
         _check_chromosome(chrom, genome.chromsizes, "the genome")
         if end - start <= 150:
-            rows.append(_sequence_row(alt, genome.sequence(chrom, start, end).upper(), start, x, width))
-    axis = alt.Axis(
-        format=",d", tickCount=5, tickMinStep=1, grid=False, labelFlush=False, labelFontSize=11, titleFontSize=12, titleFontWeight="normal"
-    )
+            rows.append(_sequence_row(genome.sequence(chrom, start, end).upper(), start, x, width))
+    axis = alt.Axis(format=",d", tickCount=5, tickMinStep=1, grid=False)
     ruler = alt.Chart(pd.DataFrame({"start": [start]})).mark_point(opacity=0).properties(width=width, height=1)
     rows.append(ruler.encode(x=alt.X("start:Q", title=f"position on {chrom} (bp, 0-based)", axis=axis, scale=scale)))
-    return alt.vconcat(*rows, spacing=5).configure(background="white", view=alt.ViewConfig(stroke="transparent"))
+    return alt.vconcat(*rows, spacing=5)
 
 
-def _label(alt, label, **options):
+def _label(text, height, **options):
     """The axis of one row: its label at the left, level with the row, one column for all rows."""
-    return alt.Axis(
-        title=label, titleAngle=0, titleAlign="right", titleBaseline="middle", titleX=-40, titleY=options.pop("middle"), titleFontWeight="normal",
-        titleFontSize=12, titleLimit=180, labelFontSize=10, grid=False, **options,
-    )  # fmt: skip
+    place = {"titleX": -40, "titleY": height / 2, "titleAngle": 0, "titleAlign": "right", "titleBaseline": "middle", "titleLimit": 180}
+    return alt.Axis(title=text, labelFontSize=10, grid=False, **place, **options)
 
 
-def _signal_row(alt, frame, label, color, track, x, region, width, height):
-    low = min(0.0, float(frame["value"].min())) if len(frame) else 0.0
-    high = max(0.0, float(frame["value"].max())) if len(frame) else 1.0
+def _plain(label, height):
+    """The vertical axis of a row that has no values."""
+    return alt.Y("row:Q", axis=_label(label, height, labels=False, ticks=False, domain=False), scale=alt.Scale(domain=[0, 1]))
+
+
+def _signal_row(frame, label, track, x, height):
+    low, high = (0.0, 1.0) if frame.empty else (min(0.0, float(frame["value"].min())), max(0.0, float(frame["value"].max())))
     domain = [track.get("min", low), track.get("max", high if high > low else low + 1)]
-    axis = _label(alt, label, values=domain, format="~g" if all(float(v).is_integer() for v in domain) else ".2~g", middle=height / 2)
+    axis = _label(label, height, values=domain, format="~g" if all(float(v).is_integer() for v in domain) else ".2~g")
     y = alt.Y("value:Q", axis=axis, scale=alt.Scale(domain=domain, nice=False, clamp=True))
     tooltip = [alt.Tooltip("start:Q", format=",d"), alt.Tooltip("end:Q", format=",d"), alt.Tooltip("value:Q", format=".4g", title=label)]
     # The thin stroke closes the seams that antialiasing leaves between neighbours.
-    bars = alt.Chart(frame).mark_rect(color=color, stroke=color, strokeWidth=0.4).encode(x=x, x2="end:Q", y=y, y2=alt.datum(0), tooltip=tooltip)
-    zero = alt.Chart(pd.DataFrame({"value": [0.0], "start": [region[0]], "end": [region[1]]}))
-    zero = zero.mark_rule(color="#BBBBBB", strokeWidth=0.7).encode(x=x, x2="end:Q", y=y)
-    return alt.layer(zero, bars).properties(width=width, height=height)
+    bars = alt.Chart(frame).mark_rect(color=track["color"], stroke=track["color"], strokeWidth=0.4)
+    zero = alt.Chart(pd.DataFrame({"value": [0.0]})).mark_rule(color="#BBBBBB", strokeWidth=0.7).encode(y=y)
+    return alt.layer(zero, bars.encode(x=x, x2="end:Q", y=y, y2=alt.datum(0), tooltip=tooltip)).properties(height=height)
 
 
-def _feature_row(alt, frame, label, color, track, x, region, width, height):
+def _feature_row(frame, label, track, x, region, width):
+    if frame.empty:  # an empty row says that there is nothing, not that the track is missing
+        empty = alt.Chart(pd.DataFrame({"start": [sum(region) / 2], "row": 0.5, "text": "none here"}))
+        return empty.mark_text(color="#999999", fontSize=10).encode(x=x, y=_plain(label, 14), text="text:N").properties(height=14)
+    pixel = (region[1] - region[0]) / width
     frame = frame.sort_values("start")
-    named = False
-    if len(frame) and "name" in frame.columns:
-        # A name is written where it ends before the next feature begins; the others are in the tooltips.
-        room = np.diff(frame["start"], append=region[1]) * width / (region[1] - region[0])
-        text = frame["name"].fillna("").astype(str).replace(".", "")
-        frame = frame.assign(text=text.where(text.str.len() * 6 + 4 < room, ""))
-        named = bool(frame["text"].ne("").any())
-    row = 28 if named else 14
-    y = alt.Y("row:Q", axis=_label(alt, label, labels=False, ticks=False, domain=False, middle=row / 2), scale=alt.Scale(domain=[0, 1]))
     # A point feature of a wide region would be thinner than a pixel: it is drawn at least one and a half pixels wide.
-    least = 1.5 * (region[1] - region[0]) / width
-    frame = frame.assign(row=0.5, drawn=np.minimum(np.maximum(frame["end"], frame["start"] + least), region[1])) if len(frame) else frame
-    if not len(frame):  # an empty row says that there is nothing, not that the track is missing
-        frame = pd.DataFrame({"start": [(region[0] + region[1]) / 2], "row": 0.5, "text": "none here"})
-        return alt.Chart(frame).mark_text(color="#999999", fontSize=10).encode(x=x, y=y, text="text:N").properties(width=width, height=row)
-    tooltip = [
-        *(f"{column}:N" for column in ("name", "strand") if column in frame.columns),
-        *(alt.Tooltip(f"{c}:Q", format=",d") for c in ("start", "end")),
-    ]
-    bars = alt.Chart(frame).mark_rect(color=color, height=9, opacity=0.85, yOffset=-7 if named else 0)
-    bars = bars.encode(x=x, x2="drawn:Q", y=y, tooltip=tooltip)
-    if named:
-        names = alt.Chart(frame).mark_text(align="left", fontSize=10, dy=7, color="#333333").encode(x=x, y=y, text="text:N")
-        bars = alt.layer(bars, names)
-    return bars.properties(width=width, height=row)
+    frame = frame.assign(row=0.5, drawn=np.minimum(np.maximum(frame["end"], frame["start"] + 1.5 * pixel), region[1]), text="")
+    if "name" in frame.columns:
+        # A name is written where it ends before the next feature begins; the others are in the tooltips.
+        room = np.diff(frame["start"], append=region[1]) / pixel
+        name = frame["name"].fillna("").astype(str).replace(".", "")
+        frame["text"] = name.where(name.str.len() * 6 + 4 < room, "")
+    named = bool(frame["text"].any())
+    y, height = _plain(label, 28 if named else 14), 28 if named else 14
+    tooltip = [f"{column}:N" for column in ("name", "strand") if column in frame.columns]
+    tooltip += [alt.Tooltip(f"{column}:Q", format=",d") for column in ("start", "end")]
+    bars = alt.Chart(frame).mark_rect(color=track["color"], height=9, opacity=0.85, yOffset=-7 if named else 0)
+    names = alt.Chart(frame).mark_text(align="left", fontSize=10, dy=7, color="#333333").encode(x=x, y=y, text="text:N")
+    return alt.layer(bars.encode(x=x, x2="drawn:Q", y=y, tooltip=tooltip), *([names] if named else [])).properties(height=height)
 
 
-def _sequence_row(alt, sequence, start, x, width):
+def _sequence_row(sequence, start, x, width):
     letters = pd.DataFrame({"start": start + np.arange(len(sequence)) + 0.5, "base": list(sequence), "row": 0.5})
-    color = alt.Color("base:N", legend=None, scale=alt.Scale(domain=list(BASES), range=list(BASES.values())))
-    y = alt.Y("row:Q", axis=_label(alt, "reference", labels=False, ticks=False, domain=False, middle=8), scale=alt.Scale(domain=[0, 1]))
+    colors = BASES | {"N": "#999999"}
+    color = alt.Color("base:N", legend=None, scale=alt.Scale(domain=list(colors), range=list(colors.values())))
     size = float(np.clip(1.3 * width / len(sequence), 6, 13))
-    return (
-        alt.Chart(letters)
-        .mark_text(font="monospace", fontWeight="bold", fontSize=size)
-        .encode(x=x, y=y, text="base:N", color=color)
-        .properties(width=width, height=16)
-    )
+    chart = alt.Chart(letters, width=width, height=16).mark_text(font="monospace", fontWeight="bold", fontSize=size)
+    return chart.encode(x=x, y=_plain("reference", 16), text="base:N", color=color)
 
 
 # The browser ----------------------------------------------------------------------------------------------------------
@@ -386,9 +366,8 @@ def static_html(locus, tracks, genome=None, height=None):
     config = igv_config(locus, tracks, genome)
     data = json.dumps(config, separators=(",", ":"))
     if len(data) > EMBED_LIMIT:
-        raise ValueError(
-            f"the tracks at this locus are {len(data) / 1e6:.1f} MB of text, more than {EMBED_LIMIT / 1e6:.0f}: show fewer tracks or a smaller region"
-        )
+        size = f"{len(data) / 1e6:.1f} MB of text, more than {EMBED_LIMIT / 1e6:.0f}"
+        raise ValueError(f"the tracks at this locus are {size}: show fewer tracks or a smaller region")
     height = height or 170 + sum(track["height"] + 6 for track in config["tracks"])  # 170: IGV's bar, ruler and reference
     page = _PAGE % {"igv": _igv_script(), "config": data.replace("</", "<\\/"), "height": height}
     frame = f'<iframe title="IGV" style="width:100%;height:0;border:0" srcdoc="{html.escape(page)}"></iframe>'
@@ -439,11 +418,10 @@ def igv_config(locus, tracks, genome=None, flank=1.0, server=None):
     margin = int(flank * (end - start))
     around = max(0, start - margin), min(size or end + margin, end + margin)
     points = min(3_000, 24_000 // len(options))
-    shown = [_igv_track(label, track, COLORS[i % len(COLORS)], chrom, around, points, server) for i, (label, track) in enumerate(options.items())]
     return {
         "reference": _igv_reference(genome, chrom, start, end, size or around[1]),
         "locus": locus_string(chrom, start, end),
-        "tracks": shown,
+        "tracks": [_igv_track(label, track, chrom, around, points, server) for label, track in options.items()],
         "loadDefaultGenomes": False,  # or igv.js asks igv.org for its list of genomes
         "showIdeogram": False,
         "showSVGButton": True,
@@ -463,9 +441,9 @@ def _igv_reference(genome, chrom, start, end, size):
     return {"id": "reference", "name": "reference", "fastaURL": _data_uri(gzip.compress(fasta.encode(), 6, mtime=0), "gzip"), "indexed": False}
 
 
-def _igv_track(label, track, color, chrom, around, points, server):
+def _igv_track(label, track, chrom, around, points, server):
     source = track["data"]
-    config = {"name": label, "height": track.get("height", 60), "color": track.get("color", color)}
+    config = {"name": label, "height": track.get("height", 60), "color": track["color"]}
     limits = {key: track[key] for key in ("min", "max") if key in track}
     if server is not None and str(source).lower().endswith((".bw", ".bigwig")):
         url = _served(_existing(source), server)

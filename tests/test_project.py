@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    ["progress"],
+    ["progress", "files"],
     ["simulate_regulatory"],
     ["simulate"],
     ["registry"],
