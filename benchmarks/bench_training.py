@@ -44,15 +44,16 @@ def main() -> None:
             given = {"sequence": hg.windows(regions, 500), "dnase": dnase}
             data = datasets.WindowDataset({key: given[key] for key in inputs}, targets, regions, strands={"dnase": True})
             compare(name, build, data)
-        labels = pd.DataFrame(rng.random((BATCH * LARGE, 919)) < 0.02).astype(np.uint8)
-        for name, width, build in [
-            ("DeepSEA, as published", 1000, lambda: models.deepsea()),
-            ("DanQ, as published", 1000, lambda: models.danq()),
-            ("DeepSEA at 1/8, 500 bp", 500, lambda: models.deepsea(500, scale=1 / 8)),
-            ("DanQ at 1/8, 500 bp", 500, lambda: models.danq(500, scale=1 / 8)),
+        labels = pd.DataFrame(rng.random((count, 919)) < 0.02).astype(np.uint8)
+        for name, width, steps, build in [
+            ("DeepSEA, as published", 1000, LARGE, lambda: models.deepsea()),
+            ("DanQ, as published", 1000, LARGE, lambda: models.danq()),
+            ("DeepSEA at 1/8, 500 bp", 500, STEPS, lambda: models.deepsea(500, scale=1 / 8)),
+            ("DanQ at 1/8, 500 bp", 500, STEPS, lambda: models.danq(500, scale=1 / 8)),
         ]:
-            rows = regions[: len(labels)]
-            compare(name, build, datasets.WindowDataset({"sequence": hg.windows(rows, width)}, labels, rows), LARGE, rounds=3, goal=0.95)
+            rows = regions[: BATCH * steps]
+            data = datasets.WindowDataset({"sequence": hg.windows(rows, width)}, labels[: len(rows)], rows)
+            compare(name, build, data, steps, rounds=3, goal=0.95)
         attribution(models.jund_sequence(500, 1), hg.windows(regions[:512], 500)[:])
 
 

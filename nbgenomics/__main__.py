@@ -207,7 +207,7 @@ def _sweep(options) -> int:
     folder = options.run_dir or Path("runs") / f"{runs.find_notebook(options.notebook).stem}-sweep"
     print(_table(table), f"compare them: nbgenomics run 08_compare_runs -p runs_dir {folder}", sep="\n\n")
     failed = table.loc[table["status"] != "finished", "run"].nunique()
-    return _tell(f"{failed} of {table['run'].nunique()} runs failed; their causes are in the table", FAILURE) if failed else 0
+    return _tell(f"{failed} of {table['run'].nunique()} runs did not finish; what is known of the causes is in the table", FAILURE) if failed else 0
 
 
 def parse_grid(items: list[str]) -> dict[str, list]:

@@ -161,10 +161,10 @@ class WindowDataset:
         """
         import tensorflow as tf
 
-        probe = self[:1]
+        probe, labels = self[:1], self.targets.to_numpy()
         signature = {name: tf.TensorSpec((None, *array.shape[1:]), array.dtype) for name, array in probe[0].items()}
         if targets:
-            signature = signature, tf.TensorSpec((None, probe[1].shape[1]), tf.float32)
+            signature = signature, tf.TensorSpec((None, probe[1].shape[1]), labels.dtype)
         passes = iter(range(2**62))
 
         def produce() -> Iterator:
@@ -172,11 +172,13 @@ class WindowDataset:
                 yield from self._shuffled(batch_size, np.random.default_rng([seed, next(passes)]), targets)
             else:
                 for start in range(0, len(self), batch_size * _AT_ONCE):
-                    batch = self[start : start + batch_size * _AT_ONCE]
-                    yield batch if targets else batch[0]
+                    batch, _ = self[rows := slice(start, start + batch_size * _AT_ONCE)]
+                    yield (batch, labels[rows]) if targets else batch
 
         count = max(len(self) // batch_size, 1) if shuffle else -(-len(self) // batch_size)
         data = tf.data.Dataset.from_generator(produce, output_signature=signature).rebatch(batch_size)
+        if targets:  # hundreds of labels a row leave Python as bytes
+            data = data.map(lambda batch, known: (batch, tf.cast(known, tf.float32)))
         return data.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
 
     def _shuffled(self, batch_size: int, rng: np.random.Generator, targets: bool) -> Iterator:
@@ -188,7 +190,7 @@ class WindowDataset:
             for augmentation in self.augmentations:
                 batch = augmentation(batch, rng, self)
             batch = self._crop(batch)
-            yield (batch, values[rows].astype(np.float32, copy=False)) if targets else batch
+            yield (batch, values[rows]) if targets else batch
 
     def _read(self, rows) -> Batch:
         return {name: np.asarray(array[self.rows[rows]]) for name, array in self.inputs.items()}

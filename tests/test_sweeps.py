@@ -117,7 +117,7 @@ def test_a_worker_killed_amid_a_sweep_loses_nothing_and_resuming_runs_only_what_
     assert wait_for(lambda: "80%" in runs.Run("s/order=2").doing and runs.Run("s/order=2").doing) == "cell 6 of 7 · training:  80%"
     Path("go").touch()
     said, _ = sweeping.communicate(timeout=60)
-    assert sweeping.returncode == 1 and "1 of 3 runs failed" in said and "cell 7: AssertionError: order four is broken" in said
+    assert sweeping.returncode == 1 and "1 of 3 runs did not finish" in said and "cell 7: AssertionError: order four is broken" in said
     assert ledger() == ["1", "1", "2", "4"]  # the lost run twice; the one that failed by itself once
     table = sweeps.collect("s")
     assert table["status"].tolist() == ["finished"] * 2 + ["failed"]
