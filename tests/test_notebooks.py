@@ -117,7 +117,7 @@ def test_compare_runs(tmp_path):
 
 def test_many_targets_and_their_comparison(tmp_path):
     """Notebook 03 for two architectures, then 08 on both: the pictures of the papers, from runs too short to say anything about the nets."""
-    grid, given = {"architecture": ["danq", "deepsea"]}, {"epochs": 3, "n_boot": 50, "control": False, "regularise": True}
+    grid, given = {"architecture": ["danq", "deepsea"]}, {"epochs": 3, "n_boot": 50, "control": False, "regularise": True, "width": 1300}
     table = sweeps.sweep(NOTEBOOKS / "03_deepsea_danq.ipynb", grid, tmp_path / "sweep", given)
     assert set(table.status) == {"finished"}, table.cause.unique()
     auprc = table[table.metric == "auprc"].set_index(["architecture", "target"])
@@ -155,7 +155,7 @@ def test_many_targets_from_deepseas_own_files(tmp_path):
 def test_many_targets_on_real_data(tmp_path, shared_data, monkeypatch):
     """A few epochs on chr20 beat the prevalence on chrX; 29 of the 33 experiments have a motif to be compared with."""
     monkeypatch.setenv("NBGENOMICS_MIRROR", str(shared_data))
-    given = {"dataset": "dream", "architecture": "deepsea", "width": 2000, "scale": 1 / 32, "epochs": 3, "n_boot": 50, "control": False}
+    given = {"dataset": "dream", "epochs": 3, "n_boot": 50, "control": False}
     run = runs.run_notebook(NOTEBOOKS / "03_deepsea_danq.ipynb", given, tmp_path / "run")
     mean = score(run, "mean of TF", "auprc")
     assert mean["low"] > 1.5 * mean["baseline"] and len(run.manifest["scores"]) == 68
