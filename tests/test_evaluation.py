@@ -288,6 +288,9 @@ def test_the_mean_over_a_group_is_resampled_with_its_targets():
     for column in ("value", "low", "high", "baseline"):
         assert found.loc[("mean of TF", "auprc"), column] == pytest.approx(found.loc[("a", "auprc"), column])
     assert found.loc[("mean of TF", "auroc"), "note"] == "3 targets" and ("mean of rest", "auprc") in found.index
+    mixed = evaluation.score(targets, both, regions, n_boot=200, groups={"a": "pair", "other": "pair"}).set_index(["target", "metric"])
+    row, parts = mixed.loc[("mean of pair", "auprc")], mixed.loc[[("a", "auprc"), ("other", "auprc")]]
+    assert parts.low.mean() < row.low < row.value < row.high < parts.high.mean() and row.value == pytest.approx(parts.value.mean())
     with pytest.raises(ValueError, match="not scored: x"):
         evaluation.score(targets, both, regions, n_boot=0, groups={"x": "TF"})
     worse = np.column_stack([predicted + rng.normal(size=4000) for _ in range(5)])

@@ -206,3 +206,15 @@ def test_a_scheduler_that_does_not_answer_is_named(notebook):
 
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(OSError, match=r"tcp://127\.0\.0\.1:1\b"):
         sweeps.sweep(notebook, {"order": [1]}, "s", scheduler="tcp://127.0.0.1:1")
+
+
+def test_parameters_that_only_later_runs_have_stand_with_the_others(tmp_path):
+    """Readers take the columns before status for parameters: a sweep's older runs, of a notebook without one of them, must not move it behind."""
+    for name, given in (("a", {"order": 1}), ("b", {"order": 1, "width": 500, "note": "x"})):
+        (tmp_path / name).mkdir()
+        scores = [{"target": "JunD", "metric": "auprc", "value": 0.5, "note": "y"}]
+        manifest = {"status": "finished", "parameters": given, "scores": scores, "error": None, "seconds": 1}
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    table = sweeps.collect(tmp_path)
+    assert list(table.columns[: table.columns.get_loc("status")]) == ["run", "order", "width", "parameter note"]
+    assert table.width.isna().tolist() == [True, False] and table.note.tolist() == ["y", "y"]
