@@ -1,4 +1,4 @@
-"""Keras layers for DNA: codes to one-hot, k-mers, and convolution over both strands with tied weights."""
+"""Keras layers for DNA: codes to one-hot, k-mers, convolution over both strands with tied weights; and highways."""
 
 import keras
 import numpy as np
@@ -44,6 +44,8 @@ class KmerOneHot(keras.layers.Layer):
         self.order = order
 
     def call(self, letters):
+        if self.order == 1:  # any length, even one that is not known yet
+            return letters
         length = letters.shape[1] - self.order + 1
         kmers = letters[:, :length]
         for shift in range(1, self.order):
@@ -115,3 +117,51 @@ class ScanBothStrands(keras.layers.Layer):
         own["kernel_regularizer"] = keras.regularizers.serialize(self.kernel_regularizer)
         own["kernel_constraint"] = keras.constraints.serialize(self.kernel_constraint)
         return {**super().get_config(), **own, "activation": keras.activations.serialize(self.activation)}
+
+
+@register
+class PadUncertain(keras.layers.Layer):
+    """One-hot letters (batch, width, 4) to probabilities of letters (batch, width + 2 * pad, 4): N, and `pad` positions past either end, are 1/4 each.
+
+    Source: DeepBind (Alipanahi et al. 2015), which scores motifs that reach past the ends of its sequence.
+    """
+
+    def __init__(self, pad: int, **options):
+        super().__init__(**options)
+        self.pad = pad
+
+    def call(self, letters):
+        padded = ops.pad(letters, [[0, 0], [self.pad, self.pad], [0, 0]])
+        return padded + ops.relu(1 - ops.sum(padded, axis=-1, keepdims=True)) / 4
+
+    def get_config(self):
+        return {**super().get_config(), "pad": self.pad}
+
+
+@register
+class Highway(keras.layers.Layer):
+    """A dense layer with a gate: ``y = t(x) * h(x) + (1 - t(x)) * x``, t sigmoid and h ReLU of as many units as x has.
+
+    Parameters
+    ----------
+    carry : float
+        Where the gate's bias starts: negative, so that a fresh layer passes on what it gets.
+
+    Source: Srivastava et al. 2015, Highway Networks.
+    """
+
+    def __init__(self, carry: float = -2.0, **options):
+        super().__init__(**options)
+        self.carry = carry
+
+    def build(self, shape):
+        for name, bias in (("transform", 0.0), ("gate", self.carry)):
+            setattr(self, f"{name}_kernel", self.add_weight(name=f"{name}_kernel", shape=(shape[-1], shape[-1]), initializer="glorot_uniform"))
+            setattr(self, f"{name}_bias", self.add_weight(name=f"{name}_bias", shape=(shape[-1],), initializer=keras.initializers.Constant(bias)))
+
+    def call(self, x):
+        gate = ops.sigmoid(ops.matmul(x, self.gate_kernel) + self.gate_bias)
+        return gate * ops.relu(ops.matmul(x, self.transform_kernel) + self.transform_bias) + (1 - gate) * x
+
+    def get_config(self):
+        return {**super().get_config(), "carry": self.carry}

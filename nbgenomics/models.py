@@ -6,16 +6,16 @@ import keras
 import numpy as np
 from keras import layers
 
-from nbgenomics.layers import KmerOneHot, OneHot, ScanBothStrands
+from nbgenomics.layers import Highway, KmerOneHot, OneHot, PadUncertain, ScanBothStrands
 
 
-def sequence_input(width: int, order: int = 1, dropout: float = 0.0):
+def sequence_input(width: int | None, order: int = 1, dropout: float = 0.0):
     """The input ``sequence`` (codes, uint8, shape (batch, width)) and its one-hot k-mers.
 
     Parameters
     ----------
-    width : int
-        In bp.
+    width : int, optional
+        In bp; None takes any (order 1 only).
     order : int
         1 for letters, 2 for pairs, 3 for triplets.
     dropout : float
@@ -216,6 +216,118 @@ def cage_chromatin(tracks: int = 2) -> keras.Model:
     signal = keras.Input((1, tracks), name="chromatin")
     x = layers.BatchNormalization()(layers.Flatten()(signal))
     return keras.Model({"chromatin": signal}, head(x, activation="linear"), name="cage_chromatin")
+
+
+def deepatac(
+    width: int = 200, targets: int = 163, tracks: int = 2, scale: float = 1.0, pool: Sequence[int] = (4, 4, 4), padding: str = "same"
+) -> keras.Model:
+    """Binding of many factors from DNA and the cut sites of ATAC-seq at every base: inputs ``sequence`` and ``atac`` (batch, width, tracks).
+
+    2,203,443 parameters at 200 bp, 163 targets (K562), 2,160,171 at 91 (GM12878), 5,659,443 at 1,000 bp. Source: DeepATAC (Hiranuma et al. 2017), methods; its code is lost.
+    The text says 4 x 200 for DNA, 2 x 100 for cut sites and 6 x 100 for both together, which cannot all hold. 200 bp is taken: three blocks of 8 bp
+    with pools of 4 do not fit into 100 bp without padding, and 1,000 bp is what DeepSEA's windows have. Pool sizes and padding are not in the text.
+
+    Parameters
+    ----------
+    width, targets : int
+    tracks : int
+        Of ``atac``: 2 for the forward and reverse strand; 0 leaves it out, which is the paper's rival on DNA only (2,200,883 parameters).
+    scale : float
+        Multiplies every number of units.
+    pool : sequence of int
+        One for each block; 1 does not pool.
+    padding : {"same", "valid"}
+    """
+    codes, x = sequence_input(width)
+    inputs = {"sequence": codes}
+    if tracks:
+        inputs["atac"] = keras.Input((width, tracks), name="atac")
+        x = layers.Concatenate()([x, inputs["atac"]])
+    for units, size, dropout in zip((160, 240, 480), pool, (0.2, 0.2, 0.5), strict=True):
+        x = layers.Conv1D(round(scale * units), 8, padding=padding, kernel_regularizer=keras.regularizers.L2(5e-7))(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.Dropout(dropout)(layers.MaxPooling1D(size)(x))
+    x = layers.Dense(round(scale * 600), activation="relu", kernel_regularizer=keras.regularizers.L1(1e-8))(layers.Flatten()(x))
+    return keras.Model(inputs, head(x, targets), name="deepatac" if tracks else "deepatac_dna")
+
+
+def deep_motif(width: int = 101, convolutions: int = 3, highways: int = 5, classes: int = 1, scale: float = 1.0) -> keras.Model:
+    """Binding of one factor from DNA by convolutions and highway layers; 150,818 to 204,322 parameters as published, by depth, with two classes.
+
+    Source: Deep Motif (Lanchantin et al. 2016): 3 to 4 convolutions of 128 units, 5 to 7 highways of 32. Sizes of kernels and pools are not given
+    there; those of `motif_cnn` are taken, by the same authors.
+
+    Parameters
+    ----------
+    width, convolutions, highways : int
+    classes : int
+        1 is one sigmoid unit; 2 the published softmax over (bound, unbound), which says the same with a unit more.
+    scale : float
+        Multiplies the number of kernels.
+    """
+    codes, x = sequence_input(width)
+    x = layers.Dense(32, activation="relu")(_motif_convolutions(x, convolutions, round(scale * 128)))
+    for _ in range(highways):
+        x = Highway()(x)
+    return keras.Model({"sequence": codes}, _class_head(x, classes), name="deep_motif")
+
+
+def motif_cnn(width: int = 101, classes: int = 1, scale: float = 1.0) -> keras.Model:
+    """Binding of one factor from DNA by three convolutions; 136,322 parameters with two classes. Arguments as in `deep_motif`.
+
+    Source: Deep Motif Dashboard (Lanchantin et al. 2017), ``model.lua``.
+    """
+    codes, x = sequence_input(width)
+    return keras.Model({"sequence": codes}, _class_head(_motif_convolutions(x, 3, round(scale * 128)), classes), name="motif_cnn")
+
+
+def motif_rnn(width: int | None = None, classes: int = 1, units: int = 32) -> keras.Model:
+    """Binding of one factor from DNA of any length by LSTMs of both directions, averaged over positions; 9,602 parameters with two classes.
+
+    Source: as `motif_cnn`.
+    """
+    codes, x = sequence_input(width)
+    return keras.Model({"sequence": codes}, _class_head(_mean_of_lstms(x, units), classes), name="motif_rnn")
+
+
+def motif_cnn_rnn(width: int | None = None, classes: int = 1, units: int = 32, scale: float = 1.0) -> keras.Model:
+    """Binding of one factor from DNA of any length by a convolution, then as `motif_rnn`; 46,082 parameters with two classes. Source: as `motif_cnn`."""
+    codes, x = sequence_input(width)
+    x = layers.Conv1D(round(scale * 128), 9, padding="same", activation="relu", name="scan")(x)
+    return keras.Model({"sequence": codes}, _class_head(_mean_of_lstms(x, units), classes), name="motif_cnn_rnn")
+
+
+def deepbind(width: int = 101, motifs: int = 16, length: int = 24, hidden: int = 0, dropout: float = 0.0) -> keras.Model:
+    """Binding of one factor from DNA by the best place of each of some motifs, on the strand that scores higher.
+
+    1,569 parameters (M1) or, with ``hidden=32``, 2,129 (M2). Source: DeepBind (Alipanahi et al. 2015), ``M1.cfg``, ``M2.cfg`` and the length of its
+    ENCODE models. Only the better strand counts, in training and in prediction; motifs may reach past the ends of the sequence.
+    """
+    codes, x = sequence_input(width)
+    x = ScanBothStrands(motifs, length, merge="concat", name="scan")(PadUncertain(length - 1)(x))
+    x = layers.Dropout(dropout)(layers.Reshape((2, motifs))(layers.GlobalMaxPooling1D()(x)))
+    if hidden:
+        x = layers.Dense(hidden, activation="relu")(x)
+    return keras.Model({"sequence": codes}, layers.GlobalMaxPooling1D(name="better_strand")(head(x)), name="deepbind")
+
+
+def _motif_convolutions(x, convolutions: int, units: int):
+    """Convolutions of 9, 5, 3, ... bp with pools between them, and the largest value of each kernel over all positions."""
+    for number in range(convolutions):
+        x = layers.Conv1D(units, (9, 5, 3)[min(number, 2)], activation="relu", name=None if number else "scan")(x)
+        if number < convolutions - 1:
+            x = layers.MaxPooling1D(2)(x)
+        x = layers.Dropout(0.5)(x)
+    return layers.GlobalMaxPooling1D()(x)
+
+
+def _mean_of_lstms(x, units: int):
+    x = layers.Bidirectional(layers.LSTM(units, return_sequences=True))(x)
+    return layers.GlobalAveragePooling1D()(layers.Dropout(0.5)(x))
+
+
+def _class_head(x, classes: int):
+    return head(x) if classes == 1 else head(x, classes, "softmax")
 
 
 def join(*models: keras.Model, targets: int = 1, activation: str = "sigmoid") -> keras.Model:

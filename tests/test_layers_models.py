@@ -187,3 +187,106 @@ def test_kernels_made_from_motifs_score_like_the_matrix(order):
     (start,) = np.flatnonzero(made[:, :, 0].any(1))[:1]
     expected = (motif[np.arange(9), x[0, start : start + 9]] - 0.25).sum()
     assert (found * made[..., 0]).sum() == pytest.approx(expected, abs=1e-5)
+
+
+# DeepATAC, Deep Motif, DeepBind ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_parameter_counts_of_deepatac():
+    """Worked out from the layers of the paper's text, whose own lengths contradict each other; K562 has 163 targets and GM12878 91."""
+    built = {
+        2_203_443: models.deepatac(),
+        2_160_171: models.deepatac(targets=91),
+        2_200_883: models.deepatac(tracks=0),
+        5_659_443: models.deepatac(1000),
+        5_616_171: models.deepatac(1000, 91),
+        5_656_883: models.deepatac(1000, tracks=0),
+        6_523_443: models.deepatac(pool=(2, 2, 2), padding="valid"),
+        4_795_443: models.deepatac(pool=(4, 4, 1)),
+    }
+    assert [model.count_params() for model in built.values()] == list(built)
+    assert sum(weight.value.numpy().size for weight in built[2_203_443].trainable_weights) == 2_201_683
+
+
+def test_deepatac_is_regularised_as_published_and_reads_both_inputs(tmp_path):
+    model = models.deepatac(targets=3, scale=0.1)
+    kinds = {type(layer).__name__: layer.kernel_regularizer for layer in model.layers if getattr(layer, "kernel_regularizer", None)}
+    assert float(kinds["Conv1D"].l2) == pytest.approx(5e-7) and float(kinds["Dense"].l1) == pytest.approx(1e-8)
+    assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.2, 0.2, 0.5]
+    rng = np.random.default_rng(0)
+    batch = {"sequence": codes(rng, 4, 200), "atac": rng.integers(0, 2, (4, 200, 2)).astype(np.float32)}
+    found = model.predict_on_batch(batch)
+    assert found.shape == (4, 3)
+    for name in batch:  # each input counts
+        assert np.abs(model.predict_on_batch({**batch, name: np.zeros_like(batch[name])}) - found).max() > 0
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "m.keras").predict_on_batch(batch), found)
+    assert set(models.deepatac(tracks=0, scale=0.1).input) == {"sequence"}
+
+
+def test_parameter_counts_of_deep_motif_and_deepbind():
+    """Of the Dashboard's nets as published; of the poster's with kernels, pools and highways as documented. All end in a softmax of two."""
+    depths = {(3, 5): 150_818, (3, 6): 152_930, (3, 7): 155_042, (4, 5): 200_098, (4, 6): 202_210, (4, 7): 204_322}
+    for (convolutions, highways), count in depths.items():
+        assert models.deep_motif(101, convolutions, highways, classes=2).count_params() == count
+    assert [build(classes=2).count_params() for build in (models.motif_cnn, models.motif_rnn, models.motif_cnn_rnn)] == [136_322, 9_602, 46_082]
+    assert [models.deepbind(hidden=hidden).count_params() for hidden in (0, 32)] == [1_569, 2_129]
+
+
+@pytest.mark.parametrize("build", [models.deep_motif, models.motif_cnn, models.motif_rnn, models.motif_cnn_rnn, models.deepbind])
+def test_nets_of_one_factor_save_and_load(build, tmp_path):
+    model, x = build(), {"sequence": codes(np.random.default_rng(0), 4, 101)}
+    found = model.predict_on_batch(x)
+    assert found.shape == (4, 1) and ((found > 0) & (found < 1)).all()
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "m.keras").predict_on_batch(x), found)
+
+
+def test_a_softmax_of_two_is_one_sigmoid():
+    """The published head has a unit more than it needs: the log odds are the difference of its two units."""
+    pair, one, x = models.motif_cnn(classes=2, scale=0.1), models.motif_cnn(scale=0.1), {"sequence": codes(np.random.default_rng(0), 9, 101)}
+    weights = pair.get_weights()
+    one.set_weights([*weights[:-2], weights[-2][:, :1] - weights[-2][:, 1:], weights[-1][:1] - weights[-1][1:]])
+    np.testing.assert_allclose(one.predict_on_batch(x)[:, 0], pair.predict_on_batch(x)[:, 0], rtol=1e-5)
+
+
+def test_highway_with_a_closed_gate_passes_on_what_it_gets_and_with_an_open_one_is_dense():
+    x = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    closed, opened = layers.Highway(carry=-50.0), layers.Highway(carry=50.0)
+    np.testing.assert_allclose(closed(x), x, atol=1e-6)
+    dense = opened(x)
+    kernel, bias = (np.asarray(weight) for weight in (opened.transform_kernel, opened.transform_bias))
+    np.testing.assert_allclose(dense, np.maximum(x @ kernel + bias, 0), atol=1e-5)
+    started = layers.Highway()
+    gate = 1 / (1 + np.exp(2.0))
+    started.build((None, 8))
+    started.gate_kernel.assign(np.zeros((8, 8)))
+    kernel = np.asarray(started.transform_kernel)
+    np.testing.assert_allclose(started(x), gate * np.maximum(x @ kernel, 0) + (1 - gate) * x, atol=1e-5)
+
+
+def test_deepbind_takes_the_better_strand_and_reads_past_the_ends():
+    """A detector set to a motif must see it on either strand, and half of it at the sequence's end, where unknown letters count a quarter."""
+    model, motif = models.deepbind(30, motifs=1, length=8), genome.encode("TGACTCAC")
+    model.get_layer("scan").set_weights([np.eye(4, dtype=np.float32)[motif][..., None], np.zeros(1, np.float32)])
+    model.get_layer("head").set_weights([np.ones((1, 1), np.float32), np.zeros(1, np.float32)])
+    x = np.full((5, 30), 4, np.uint8)  # N everywhere: 8 quarters
+    x[0, 5:13], x[1, 5:13] = motif, genome.reverse_complement(motif)
+    x[2, :5], x[3, -5:] = motif[3:], genome.reverse_complement(motif[3:])
+    logit = np.log((p := model.predict_on_batch({"sequence": x})[:, 0].astype(float)) / (1 - p))
+    np.testing.assert_allclose(logit, [8, 8, 5 + 3 / 4, 5 + 3 / 4, 2], rtol=1e-3)
+    other = model.predict_on_batch({"sequence": genome.reverse_complement(x)})[:, 0]
+    np.testing.assert_allclose(other, p, rtol=1e-6)  # both strands say the same, by design
+
+
+def test_recurrent_nets_read_any_length_and_average_over_it():
+    rng = np.random.default_rng(0)
+    for build in (models.motif_rnn, models.motif_cnn_rnn):
+        model = build()
+        assert [model.predict_on_batch({"sequence": codes(rng, 2, width)}).shape for width in (1, 9, 101)] == [(2, 1)] * 3
+        lstm = next(layer for layer in model.layers if isinstance(layer, keras.layers.Bidirectional))
+        each, mean = keras.Model(model.input, [lstm.output, model.get_layer("head").input]).predict_on_batch({"sequence": codes(rng, 2, 40)})
+        assert each.shape == (2, 40, 64)
+        np.testing.assert_allclose(each.mean(1), mean, rtol=1e-4, atol=1e-6)
+    same = keras.Model(model.input, model.get_layer("scan").output)
+    assert same.predict_on_batch({"sequence": codes(rng, 2, 33)}).shape == (2, 33, 128)  # padded: as long as the sequence
