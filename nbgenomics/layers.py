@@ -121,7 +121,7 @@ class ScanBothStrands(keras.layers.Layer):
 
 @register
 class PadUncertain(keras.layers.Layer):
-    """One-hot letters (batch, width, 4) to probabilities of letters (batch, width + 2 * pad, 4): N, and `pad` positions past either end, are 1/4 each.
+    """One-hot letters (batch, width, 4) to probabilities (batch, width + 2 * pad, 4): N, and `pad` positions past either end, are 1/4 each.
 
     Source: DeepBind (Alipanahi et al. 2015), which scores motifs that reach past the ends of its sequence.
     """

@@ -223,9 +223,11 @@ def deepatac(
 ) -> keras.Model:
     """Binding of many factors from DNA and the cut sites of ATAC-seq at every base: inputs ``sequence`` and ``atac`` (batch, width, tracks).
 
-    2,203,443 parameters at 200 bp, 163 targets (K562), 2,160,171 at 91 (GM12878), 5,659,443 at 1,000 bp. Source: DeepATAC (Hiranuma et al. 2017), methods; its code is lost.
-    The text says 4 x 200 for DNA, 2 x 100 for cut sites and 6 x 100 for both together, which cannot all hold. 200 bp is taken: three blocks of 8 bp
-    with pools of 4 do not fit into 100 bp without padding, and 1,000 bp is what DeepSEA's windows have. Pool sizes and padding are not in the text.
+    2,203,443 parameters at 200 bp, 163 targets (K562), 2,160,171 at 91 (GM12878), 5,659,443 at 1,000 bp. The text says 4 x 200 for DNA, 2 x 100 for
+    cut sites and 6 x 100 for both together, which cannot all hold. 200 bp is taken: three blocks of 8 bp with pools of 4 do not fit into 100 bp
+    without padding, and 1,000 bp is what DeepSEA's windows have. Pool sizes and padding are not in the text.
+
+    Source: DeepATAC (Hiranuma et al. 2017), methods; its code is lost.
 
     Parameters
     ----------
@@ -291,7 +293,10 @@ def motif_rnn(width: int | None = None, classes: int = 1, units: int = 32) -> ke
 
 
 def motif_cnn_rnn(width: int | None = None, classes: int = 1, units: int = 32, scale: float = 1.0) -> keras.Model:
-    """Binding of one factor from DNA of any length by a convolution, then as `motif_rnn`; 46,082 parameters with two classes. Source: as `motif_cnn`."""
+    """Binding of one factor from DNA of any length by a convolution, then as `motif_rnn`; 46,082 parameters with two classes.
+
+    Source: as `motif_cnn`.
+    """
     codes, x = sequence_input(width)
     x = layers.Conv1D(round(scale * 128), 9, padding="same", activation="relu", name="scan")(x)
     return keras.Model({"sequence": codes}, _class_head(_mean_of_lstms(x, units), classes), name="motif_cnn_rnn")
