@@ -9,6 +9,7 @@ first. Charts can be put together with ``a | b`` and ``a & b``; each keeps its o
 import functools
 import struct
 import time
+import warnings
 
 import altair as alt
 import numpy as np
@@ -22,6 +23,7 @@ BASES = {"A": "#109648", "C": "#255C99", "G": "#F7B32B", "T": "#D62839"}  # the 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]  # Okabe & Ito, safe for colour-blind readers
 SPLITS = {"train": "#0072B2", "valid": "#E69F00", "test": "#D55E00", "unused": "#BBBBBB"}
 GREY = "#666666"
+_BARE = {"title": None, "axis": alt.Axis(labels=False, ticks=False, grid=False)}  # an x axis whose numbers are on the panel below
 
 
 def enable(scale=2):
@@ -37,6 +39,7 @@ def enable(scale=2):
     alt.theme.register("nbgenomics", enable=True)(_theme)
     alt.renderers.register("nbgenomics", functools.partial(_render, scale=scale))
     alt.renderers.enable("nbgenomics")
+    warnings.filterwarnings("ignore", message="Automatically deduplicated selection parameter")  # panels of one axis are meant to zoom together
 
 
 def _theme():
@@ -369,12 +372,13 @@ def scatter(frame, x, y, color=None, name=None, titles=(None, None), width=280):
     Parameters
     ----------
     frame : DataFrame
-        Columns ``x``, ``y`` and, where named, ``color`` and ``name``.
+        Columns ``x``, ``y`` and, where named, ``color`` and ``name``; intervals where there are columns such as ``{x}_low`` and ``{x}_high``.
     x, y : str
     color : str, optional
         Column that colours the points.
     name : str, optional
-        Column that says what a point is, shown under the pointer.
+        Column that says what a point is, shown under the pointer; of up to 40 points written beside them where there is room, those farthest from
+        the diagonal first.
     titles : tuple of str
         Titles of the axes; default the columns' names.
     width : int
@@ -385,18 +389,43 @@ def scatter(frame, x, y, color=None, name=None, titles=(None, None), width=280):
     alt.Chart
     """
     _checked(frame, [x, y, *filter(None, (color, name))], "scatter")
-    low, high = float(frame[[x, y]].min().min()), float(frame[[x, y]].max().max())
+    shown = frame[[x, y, *(column for column in (f"{x}_low", f"{x}_high", f"{y}_low", f"{y}_high") if column in frame.columns)]]
+    low, high = float(shown.min().min()), float(shown.max().max())
     margin = 0.04 * (high - low or 1)
     ends = [low - margin, high + margin]
     scale = alt.Scale(domain=ends, nice=False, zero=False)
     crowded = len(frame) > 300
+    tooltip = _tooltip(frame, name, color, **{x: ".4g", y: ".4g"})
+    across, up = alt.X(f"{x}:Q", title=titles[0] or x, scale=scale), alt.Y(f"{y}:Q", title=titles[1] or y, scale=scale)
     points = alt.Chart(frame).mark_point(filled=True, size=12 if crowded else 45, opacity=0.4 if crowded else 0.8)
-    points = points.encode(
-        x=alt.X(f"{x}:Q", title=titles[0] or x, scale=scale),
-        y=alt.Y(f"{y}:Q", title=titles[1] or y, scale=scale),
-        tooltip=_tooltip(frame, name, color, **{x: ".4g", y: ".4g"}),
-    )
-    return _standalone(alt.layer(_diagonal(ends), _colored(points, color)).properties(width=width, height=width))
+    layers = [_diagonal(ends), _colored(points.encode(x=across, y=up, tooltip=tooltip), color)]
+    rule = alt.Chart(frame).mark_rule(color=GREY, opacity=0.35)
+    if {f"{x}_low", f"{x}_high"} <= set(shown):
+        layers.insert(1, rule.encode(x=alt.X(f"{x}_low:Q", title=titles[0] or x, scale=scale), x2=f"{x}_high:Q", y=up))
+    if {f"{y}_low", f"{y}_high"} <= set(shown):
+        layers.insert(1, rule.encode(y=alt.Y(f"{y}_low:Q", title=titles[1] or y, scale=scale), y2=f"{y}_high:Q", x=across))
+    if name and len(frame) <= 40:
+        placed = _beside_points(frame.dropna(subset=[x, y]), x, y, name, width / (ends[1] - ends[0]), ends)
+        text = alt.Chart(placed).mark_text(fontSize=10, color="#333333").encode(x=alt.X("tx:Q", scale=scale), y=alt.Y("ty:Q", scale=scale))
+        layers.append(text.encode(text=f"{name}:N"))
+    return _standalone(alt.layer(*layers).properties(width=width, height=width))
+
+
+def _beside_points(frame, x, y, name, pixels, ends):
+    """Where names go (``tx``, ``ty``, in the data's unit): beside, above or below their points, clear of all points and of each other, or nowhere."""
+    at, spots = frame[[x, y]].to_numpy(float) * pixels, np.full((len(frame), 2), np.nan)
+    size = np.column_stack([frame[name].astype(str).str.len() * 5.6, np.full(len(frame), 10)]) / 2
+    taken = [(*point, 4, 4) for point in at]  # middles and half sizes
+    for i in np.argsort(-np.abs(at[:, 1] - at[:, 0]), kind="stable"):
+        w, h = size[i] + [6, 4]
+        for step in ((w, 0), (-w, 0), (0, h + 2), (0, -h - 2), (w - 2, h), (-w + 2, h), (w - 2, -h), (-w + 2, -h)):
+            middle, there = at[i] + step, np.array(taken)
+            apart = (np.abs(there[:, :2] - middle) >= there[:, 2:] + size[i]).any(axis=1).all()
+            if apart and (middle - size[i] >= ends[0] * pixels).all() and (middle + size[i] <= ends[1] * pixels).all():
+                spots[i] = middle / pixels
+                taken.append((*middle, *size[i]))
+                break
+    return frame.assign(tx=spots[:, 0], ty=spots[:, 1]).dropna(subset=["tx"])
 
 
 # Sequence -------------------------------------------------------------------------------------------------------------
@@ -476,14 +505,13 @@ def logo(heights, title=None, label="information (bits)", chrom=None, width=None
     start, end = _span(heights, "logo")
     width = width or int(np.clip(26 * (end - start), 160, WIDTH if end - start <= 100 else 1_000))
     x = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=_bp_axis(end - start, width))
-    zoom = alt.selection_interval(bind="scales", encodings=["x"])
     y = alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4))
-    zero = alt.Chart(pd.DataFrame({"y": [0]})).mark_rule(color="#AAAAAA", strokeWidth=1).encode(y="y:Q")
-    return _standalone(alt.layer(zero, _letters(heights, x, y).add_params(zoom)).properties(width=width, height=height, title=title or ""))
+    letters = _letters(heights, x, y).add_params(_zoom(start, end))
+    return _standalone(alt.layer(_zero(), letters).properties(width=width, height=height, title=title or ""))
 
 
 def _bp_axis(span, width):
-    return alt.Axis(format=",d", tickMinStep=1, grid=False, tickCount=max(2, min(span, width // 80)))
+    return alt.Axis(format=",d", tickMinStep=1, grid=False, labelSeparation=12, tickCount=max(2, min(span, width // 50)))
 
 
 def attribution_track(heights, focus=None, marks=None, title=None, label="attribution", chrom=None, width=WIDTH, height=100):
@@ -506,27 +534,106 @@ def attribution_track(heights, focus=None, marks=None, title=None, label="attrib
     """
     start, end = _span(heights, "attribution_track")
     if end - start <= 60 and marks is None and focus is None:
-        return logo(heights, title=title, label=label, chrom=chrom, width=width, height=height)
+        return logo(heights, title=title, label=label, chrom=chrom, width=min(width, 40 * (end - start)), height=height)
     focus = focus or _strongest(heights, start, end, width=50)
-    if not start <= focus[0] < focus[1] <= end:
-        given = f"{focus[0]}-{focus[1]}"
-        raise ValueError(f"charts.attribution_track: focus {given} must lie inside the positions {start}-{end} of heights (0-based, half-open)")
-    whole = alt.Scale(domain=[start, end], nice=False, zero=False)
-    brush = alt.selection_interval(encodings=["x"], value={"x": list(focus)}, mark=alt.BrushConfig(fill="#0072B2", fillOpacity=0.1, stroke="#0072B2"))
-    total = heights.groupby("position", as_index=False)["height"].sum().assign(end=lambda frame: frame["position"] + 1)
-    sign = alt.condition("datum.height > 0", alt.value("#333333"), alt.value("#B07AA1"))
-    tooltip = _tooltip(total, position=",", height=".4f")
-    x = alt.X("position:Q", title=None, scale=whole, axis=_bp_axis(end - start, width))
-    y = alt.Y("height:Q", title=label, axis=alt.Axis(tickCount=3))
-    bars = alt.Chart(total).mark_rect().encode(x=x, x2="end:Q", y=y, y2=alt.datum(0), color=sign, tooltip=tooltip)
-    rows = [bars.add_params(brush).properties(width=width, height=height * 2 // 3, title=title or "")]
+    above, brush = _overview(heights, start, end, focus, label, width, height * 2 // 3)
+    rows = [above.properties(title=title or "")]
     if marks is not None:
-        rows.append(_marks(marks, whole, start, end, width))
+        rows.append(_marks(marks, alt.Scale(domain=[start, end], nice=False, zero=False), start, end, width))
     near = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=brush, nice=False, zero=False), axis=_bp_axis(focus[1] - focus[0], width))
-    zero = alt.Chart(pd.DataFrame({"y": [0]})).mark_rule(color="#AAAAAA", strokeWidth=1).encode(y="y:Q")
-    letters = _letters(heights, near, alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4)))
-    rows.append(alt.layer(zero, letters).properties(width=width, height=height))
+    letters = _letters(heights, near, alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4, minExtent=36)))
+    rows.append(alt.layer(_zero(), letters).properties(width=width, height=height))
     return _standalone(alt.vconcat(*rows, spacing=8))
+
+
+def _overview(heights, start, end, focus, label, width, height):
+    """A bar a base along the whole window, and the brush on it that says what is enlarged elsewhere."""
+    if not start <= focus[0] < focus[1] <= end:
+        raise ValueError(f"charts: focus {focus[0]}-{focus[1]} must lie inside the positions {start}-{end} of heights (0-based, half-open)")
+    brush = alt.selection_interval(encodings=["x"], value={"x": list(focus)}, mark=alt.BrushConfig(fill="#0072B2", fillOpacity=0.1, stroke="#0072B2"))
+    whole = alt.X("x:Q", title=None, scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=_bp_axis(end - start, width))
+    total = heights.groupby("position", as_index=False)["height"].sum()
+    bars = _bars(total, "height", whole, title=label, axis=alt.Axis(tickCount=height // 20, minExtent=36))
+    return bars.add_params(brush).properties(width=width, height=height), brush
+
+
+def _bars(frame, column, x, **y):
+    """A bar a base, up or down from zero, coloured by its sign."""
+    frame = frame.assign(x=frame["position"], end=frame["position"] + 1, value=frame[column])  # x as in letters: a zoom goes by field
+    sign = alt.condition("datum.value > 0", alt.value("#333333"), alt.value("#B07AA1"))
+    tooltip = [*_tooltip(frame, "strand", position=","), alt.Tooltip("value:Q", title=column, format="~g")]
+    return alt.Chart(frame).mark_rect(clip=True).encode(x=x, x2="end:Q", y=alt.Y("value:Q", **y), y2=alt.datum(0), color=sign, tooltip=tooltip)
+
+
+def _zero():
+    return alt.Chart(pd.DataFrame({"y": [0]})).mark_rule(color="#AAAAAA", strokeWidth=1).encode(y="y:Q")
+
+
+def cut_sites(heights, cuts, title=None, chrom=None, focus=None, width=None):
+    """What a net on sequence and ATAC saw in one window: attributions of the bases, of the cuts on either strand, and the cuts themselves.
+
+    Zoom (scroll) and move (drag) in any panel: all have one x axis. With ``focus`` the part comes from a brush on an overview above.
+
+    Parameters
+    ----------
+    heights : DataFrame
+        As for :func:`logo`.
+    cuts : DataFrame
+        Columns ``position`` (as in ``heights``), ``strand`` ("+" or "-"), ``attribution`` (signed, also where nothing was cut) and ``cuts``.
+    title, chrom
+        As for :func:`logo`.
+    focus : tuple of int, optional
+        (start, end) enlarged at first, 0-based half-open. Default: all of a window up to 250 bp, of others the 200 bp with the strongest bases.
+    width : int, optional
+        Pixels; by default 620, or 1,000 where more than 100 bp are enlarged at first.
+
+    Returns
+    -------
+    alt.Chart
+
+    Source: Figure 2 of the DeepATAC paper.
+    """
+    start, end = _span(heights, "cut_sites")
+    _checked(cuts, ["position", "strand", "attribution", "cuts"], "cut_sites")
+    if strange := sorted(set(cuts["strand"]) - {"+", "-"}, key=str):
+        raise ValueError(f"charts.cut_sites: column 'strand' of cuts must hold '+' and '-'; it also has {strange[0]!r}")
+    first, last = int(cuts["position"].min()), int(cuts["position"].max()) + 1
+    if last <= start or first >= end:
+        raise ValueError(f"charts.cut_sites: cuts lie at {first}-{last}, heights at {start}-{end}: give both in the same coordinates")
+    start, end = min(start, first), max(end, last)  # letters may lack the ends, where the genome has N
+    if focus is None and end - start > 250:
+        focus = _strongest(heights, start, end, 200)
+    rows, domain, shown = [], [start, end], focus or (start, end)
+    width = width or (WIDTH if shown[1] - shown[0] <= 100 else 1_000)
+    if focus is not None:
+        overview, domain = _overview(heights, start, end, focus, "bases", width, 40)
+        rows.append(overview)
+    x = _BARE | {"scale": alt.Scale(domain=domain, nice=False, zero=False)}
+    y = {"title": "attribution", "axis": alt.Axis(tickCount=3, minExtent=36)}
+    both = alt.Scale(domain=[min(0, float(cuts["attribution"].min())), max(1e-9, float(cuts["attribution"].max()))])  # one scale for both strands
+    strands = [_bars(cuts[cuts["strand"] == sign], "attribution", alt.X("x:Q", **x), scale=both, **y) for sign in "+-"]
+    signed = cuts.assign(cuts=cuts["cuts"].where(cuts["strand"] == "+", -cuts["cuts"]))
+    most = max(1, float(cuts["cuts"].max()))
+    count = {"axis": alt.Axis(values=[-most, 0, most], tickCount=3, minExtent=36, labelExpr="format(abs(datum.value), '~g')"), "title": "cuts"}
+    below = alt.X("x:Q", **x | {"title": _position_axis(chrom), "axis": _bp_axis(shown[1] - shown[0], width)})
+    counted = _bars(signed, "cuts", below, scale=alt.Scale(domain=[-most, most]), **count)
+    by_strand = alt.condition("datum.strand == '+'", alt.value(COLORS[0]), alt.value(COLORS[1]))
+    panels = [
+        ("bases", GREY, 90, _letters(heights, alt.X("x:Q", **x), alt.Y("y:Q", **y))),
+        ("cuts on the forward strand", COLORS[0], 60, strands[0]),
+        ("cuts on the reverse strand", COLORS[1], 60, strands[1]),
+        ("cuts: forward up, reverse down", GREY, 50, counted.encode(color=by_strand)),
+    ]
+    for text, color, height, chart in panels:
+        heading = alt.Title(text, color=color, fontSize=11, fontWeight="normal", offset=3, frame="group")
+        chart = chart if focus else chart.add_params(_zoom(start, end))  # here, since the layer would give it to the rule, which has no x
+        rows.append(alt.layer(_zero(), chart).properties(width=width, height=height, title=heading))
+    return _standalone(alt.vconcat(*rows, spacing=6, title=title or "").resolve_scale(color="independent"))
+
+
+def _zoom(start, end):
+    """Scrolling and dragging along an x axis. Its name is that of the axis, so that charts of one axis move together, and others do not."""
+    return alt.selection_interval(name=f"zoom{start}to{end}".replace("-", "m"), bind="scales", encodings=["x"])
 
 
 def _strongest(heights, start, end, width):
@@ -573,34 +680,92 @@ def motif_match(query, target, offset=0, strand="+", names=("query", "target"), 
     """
     if strand not in ("+", "-"):
         raise ValueError(f"charts.motif_match: strand must be '+' or '-', not {strand!r}")
-    query, target = _pwm(query, "query"), _pwm(target, "target")
-    first = to_heights(query)
-    second = to_heights(target if strand == "+" else target[::-1, ::-1]).assign(position=lambda frame: frame["position"] - offset)
-    span = min(0, -offset), max(len(query), len(target) - offset)
+    pair = [(names[0], _pwm(query, "query"), 0), _turned(names[1], _pwm(target, "target"), offset, strand)]
+    span = _columns(pair)
     width = width or int(np.clip(32 * (span[1] - span[0]), 200, WIDTH))
-    titles = names[0], names[1] + (" (reverse complement)" if strand == "-" else "")
+    below = {"title": "position in the query (bp)", "axis": _bp_axis(span[1] - span[0], width)}
+    return _standalone(_aligned(pair, span, width, height, below))
+
+
+def motif_matches(queries, targets, matches, top=1, columns=2, label=None, q_value=0.05, height=55):
+    """A gallery of motifs, each above the known motifs that it resembles: aligned, in its orientation, all letters on one scale.
+
+    Parameters
+    ----------
+    queries : dict of str to Motif or ndarray (length, 4)
+        Drawn in this order; 24 or so fill a page.
+    targets : dict of str to Motif or ndarray (length, 4)
+    matches : DataFrame
+        From :func:`nbgenomics.motifs.match`: ``query``, ``motif``, ``name``, ``q_value``, ``offset``, ``strand``; best first.
+    top : int
+        Matches to draw for each query.
+    columns : int
+        Queries side by side.
+    label : str, optional
+        What the queries are, written before their names: "filter", "class optimum of".
+    q_value : float
+        A query without a match this good is drawn alone.
+    height : int
+        Pixels of one logo.
+
+    Returns
+    -------
+    alt.Chart
+    """
+    _checked(matches, ["query", "motif", "name", "q_value", "offset", "strand"], "motif_matches")
+    if not queries:
+        raise ValueError("charts.motif_matches was given no queries: there is nothing to draw")
+    if unknown := set(matches["motif"]) - set(targets):
+        raise ValueError(f"charts.motif_matches: matches name the motif {min(unknown)!r}, which is not in targets: give those that were matched")
+    groups = []
+    for query, motif in queries.items():
+        good = matches[(matches["query"] == query) & (matches["q_value"] <= q_value)].head(top)
+        heading = " ".join(filter(None, (label, query))) + ("" if len(good) else f": no match with q \u2264 {q_value:g}")
+        group = [(heading, _pwm(motif, query), 0)]
+        for row in good.itertuples():
+            name = row.motif if row.name == row.motif else f"{row.name} {row.motif}"
+            text = f"{name}, q = {row.q_value:.1g}".replace("e-0", "e-")
+            group.append(_turned(text, _pwm(targets[row.motif], row.motif), row.offset, row.strand))
+        groups.append(group)
+    spans = [_columns(group) for group in groups]
+    most = max(end - start for start, end in spans)  # as many columns in every panel, so that a letter is as wide everywhere
+    width = int(max(min(26 * most, 960 / columns - 60), *(7 * len(title) for group in groups for title, *_ in group)))  # no title is cut
+    cells = [_aligned(group, (start, start + most), width, height) for group, (start, _) in zip(groups, spans, strict=True)]
+    return _standalone(_wrap(cells, columns))
+
+
+def _turned(title, pwm, offset, strand):
+    """A target as it lies on its query: in the query's orientation, with the query's column at which it begins."""
+    return (title, pwm, -offset) if strand == "+" else (f"{title}, reverse complement", pwm[::-1, ::-1], -offset)
+
+
+def _columns(group):
+    return min(first for _, _, first in group), max(first + len(pwm) for _, pwm, first in group)
+
+
+def _aligned(group, span, width, height, below=None):
+    """Logos one above the other over one axis; a group holds (title, PWM, first column)."""
+    y = alt.Y("y:Q", title="bits", scale=alt.Scale(domain=[0, 2]), axis=alt.Axis(values=[0, 1, 2], format="d"))
     rows = []
-    for heights, title in zip((first, second), titles, strict=True):
-        last = title is titles[1]
-        axis = _bp_axis(span[1] - span[0], width) if last else alt.Axis(labels=False, ticks=False, grid=False)
-        x = alt.X("x:Q", title="position in the query (bp)" if last else None, scale=alt.Scale(domain=list(span), nice=False, zero=False), axis=axis)
-        y = alt.Y("y:Q", title="bits", scale=alt.Scale(domain=[0, 2]), axis=alt.Axis(values=[0, 1, 2], format="d"))
+    for title, pwm, first in group:
+        heights = to_heights(pwm).assign(position=lambda frame, first=first: frame["position"] + first)
+        x = alt.X("x:Q", scale=alt.Scale(domain=list(span), nice=False, zero=False), **(below if below and len(rows) == len(group) - 1 else _BARE))
         rows.append(_letters(heights, x, y).properties(width=width, height=height, title=alt.Title(title, fontSize=12, offset=2)))
-    return _standalone(alt.vconcat(*rows, spacing=6))
+    return alt.vconcat(*rows, spacing=6)
 
 
 def _pwm(motif, name):
     matrix = np.asarray(getattr(motif, "pwm", motif), dtype=float)
     if matrix.ndim != 2 or matrix.shape[1] != 4 or not np.allclose(matrix.sum(axis=1), 1, atol=0.02):
-        raise ValueError(f"charts.motif_match: {name} must be a (length, 4) matrix whose rows (A, C, G, T) sum to 1; its shape is {matrix.shape}")
+        raise ValueError(f"charts: {name} must be a (length, 4) matrix whose rows (A, C, G, T) sum to 1; its shape is {matrix.shape}")
     return matrix
 
 
 # Data -----------------------------------------------------------------------------------------------------------------
 
 
-def coverage_profile(frame, by="label", label="mean signal", width=260, height=170):
-    """Mean signal around the centres of windows, one panel a track, one line a group (positives against negatives).
+def coverage_profile(frame, by="label", label="mean signal", axis="distance from the centre (bp)", width=260, height=170):
+    """Mean signal around the centres of windows, one panel a track, one line a group: positives against negatives, or the strands of one window.
 
     Parameters
     ----------
@@ -608,8 +773,8 @@ def coverage_profile(frame, by="label", label="mean signal", width=260, height=1
         Columns ``position`` (bp from the window's centre), ``value``, and optionally ``track``, ``low``, ``high`` and the column ``by``.
     by : str
         Column that names the lines.
-    label : str
-        Title of the y axis with its unit.
+    label, axis : str
+        Titles of the y and the x axis with their units.
 
     Returns
     -------
@@ -618,7 +783,7 @@ def coverage_profile(frame, by="label", label="mean signal", width=260, height=1
     _checked(frame, ["position", "value"], "coverage_profile")
     panels = []
     for track, part in _parts(frame, "track"):
-        x = alt.X("position:Q", title="distance from the centre (bp)", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=5, format="d"))
+        x = alt.X("position:Q", title=axis, scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=5, format="d"))
         base = _colored(alt.Chart(part).encode(x=x, tooltip=_tooltip(part, by, position=",", value=".4g")), by)
         layers = [base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=label), y2="high:Q")] if {"low", "high"} <= set(frame.columns) else []
         layers.append(base.mark_line().encode(y=alt.Y("value:Q", title=label)))

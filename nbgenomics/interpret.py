@@ -1,4 +1,4 @@
-"""Which bases and which signal made a prediction: integrated gradients with named baselines, completeness measured."""
+"""Which bases and which signal made a prediction: integrated gradients with named baselines, completeness measured; saliency."""
 
 import warnings
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from nbgenomics.progress import Progress
+from nbgenomics.progress import Progress, track
 
 
 class Attribution(NamedTuple):
@@ -20,7 +20,11 @@ class Attribution(NamedTuple):
     error : ndarray of shape (n,)
         Completeness error: absolute difference between the sum of all contributions and ``output - baseline_output``.
     steps : ndarray of int, shape (n,)
-        Quadrature points used for each row.
+        Quadrature points used for each row; with references the most that one of them needed.
+    hypothetical : ndarray of shape (n, width, 4), or None without ``sequence``
+        What each letter would contribute if it were there, were the gradients the same. At the observed base it is what the position contributes:
+        ``(hypothetical * one_hot).sum(-1) == values["sequence"].sum(-1)``, except at N, which has no letter. With a baseline of 0, `values` itself is
+        ``hypothetical * one_hot``.
     """
 
     values: dict[str, np.ndarray]
@@ -28,6 +32,7 @@ class Attribution(NamedTuple):
     baseline_output: np.ndarray
     error: np.ndarray
     steps: np.ndarray
+    hypothetical: np.ndarray | None = None
 
     @property
     def relative_error(self) -> np.ndarray:
@@ -46,6 +51,7 @@ def integrated_gradients(
     output: str = "logit",
     correct: bool = False,
     batch_size: int = 1024,
+    references: np.ndarray | None = None,
 ) -> Attribution:
     """Attribute an output to the inputs: (x - baseline) times the mean gradient on the straight way from baseline to x.
 
@@ -67,69 +73,140 @@ def integrated_gradients(
         Quadrature points to begin with, and at most.
     tolerance : float
         A row is accepted when its error is at most ``tolerance * abs(output - baseline_output) + 1e-3``.
-    output : {"logit", "probability"}
-        ``"logit"`` explains what feeds the last sigmoid, which does not saturate; a linear head is the same either way.
+    output : {"logit", "log_probability", "probability"}
+        ``"logit"`` explains the log odds of the target, which do not saturate: what feeds the last sigmoid, or with a softmax the target's unit less
+        the log of the sum of exponentials of the others. A linear head is the same either way.
     correct : bool
         Subtract from each position's gradient its mean over the four letters, which removes what no one-hot sequence can express. `error` is
         measured before.
     batch_size : int
         Interpolated samples computed at once.
+    references : ndarray of uint8, shape (references, n, width)
+        Codes to begin from in place of a baseline of ``sequence``, such as 20 shuffles of each row: everything is the mean over them, and
+        contributions then add up to `output` less the mean output of a row's references.
 
     Returns
     -------
     Attribution
 
-    Source: Sundararajan et al. 2017 (integrated gradients); Majdandzic et al. 2023 (gradient correction).
+    Source: Sundararajan et al. 2017 (integrated gradients); Majdandzic et al. 2023 (gradient correction); Shrikumar et al. 2017 (references,
+    hypothetical contributions).
 
     Raises
     ------
     ValueError
-        For missing inputs, baselines of inputs that the model does not have, an empty input, an unknown `output`, or more `steps` than `most_steps`.
+        For missing inputs, baselines of inputs that the model does not have, an empty input, a target that the model does not have, an unknown
+        `output`, more `steps` than `most_steps`, or references of another shape.
     """
     if not 1 <= steps <= most_steps:
         raise ValueError(f"expected 1 <= steps <= most_steps, got steps={steps} and most_steps={most_steps}")
-    if output not in ("logit", "probability"):
-        raise ValueError(f"output is 'logit' or 'probability', got {output!r}")
     if unknown := set(baselines or {}) - set(model.input):
         raise ValueError(f"baselines for inputs that the model does not have: {sorted(unknown)} (it has {sorted(model.input)})")
+    x, given = _arrays(model, inputs), dict(baselines or {})
+    starts = [given.get("sequence", 0.0)] if references is None else references
+    if references is not None and ("sequence" in given or not len(references) or np.shape(references)[1:] != np.shape(inputs.get("sequence"))):
+        expected = f"codes of shape (references, *{np.shape(inputs.get('sequence'))})"
+        raise ValueError(f"references replace the baseline of sequence: expected {expected}, got {np.shape(references)}")
+    gradients, value = _functions(from_letters(model), said_of(model, target, output))
+
+    out = value(x, batch_size)
+    count, share = len(out), np.float32(1 / len(starts))
+    values = {name: np.zeros_like(array) for name, array in x.items()}
+    hypothetical = np.zeros_like(x["sequence"]) if "sequence" in x else None
+    base_out, excess, used = np.zeros(count), np.zeros(count), np.zeros(count, int)
+    with Progress("integrated gradients", count * len(starts)) as progress:
+        for start in starts:
+            given["sequence"] = start if references is None else _one_hot(start)
+            base = {name: np.broadcast_to(np.float32(given.get(name, 0.0)), array.shape) for name, array in x.items()}
+            said = value(base, batch_size).astype(np.float64)
+            mean, beyond, points = _integrate(gradients, x, base, out - said, steps, most_steps, tolerance, batch_size, progress)
+            base_out, excess, used = base_out + said * share, excess + beyond * share, np.maximum(used, points)
+            if "sequence" in x:
+                letters = mean["sequence"]
+                letters -= correct * letters.mean(-1, keepdims=True)
+                hypothetical += (letters - (base["sequence"] * letters).sum(-1, keepdims=True)) * share
+            for name in x:
+                values[name] += (x[name] - base[name]) * mean[name] * share
+    return Attribution(values, out, base_out.astype(np.float32), np.abs(excess), used, hypothetical)
+
+
+def _integrate(gradients, x, base, gap, steps, most_steps, tolerance, batch_size, progress):
+    """Mean gradients of every row, how far the sum of contributions is above `gap`, and points used: doubled for rows that are too far off."""
+    mean = {name: np.zeros_like(array) for name, array in x.items()}
+    excess, used = np.full(len(gap), np.inf), np.zeros(len(gap), int)
+    rows, points = np.arange(len(gap)), steps
+    while len(rows) and points <= most_steps:
+        part = max(batch_size // points, 1)
+        for start in range(0, len(rows), part):
+            chosen = rows[start : start + part]
+            for name, average in _mean_gradient(gradients, x, base, chosen, points, batch_size).items():
+                mean[name][chosen] = average
+            if points == steps:
+                progress.update(len(chosen))
+        total = sum(((x[name][rows] - base[name][rows]) * mean[name][rows]).sum((1, 2), dtype=np.float64) for name in x)
+        excess[rows], used[rows] = total - gap[rows], points
+        rows, points = rows[np.abs(excess[rows]) > tolerance * np.abs(gap[rows]) + 1e-3], points * 2
+    return mean, excess, used
+
+
+def saliency(
+    model: keras.Model, inputs: Mapping[str, np.ndarray], target: int = 0, labels: np.ndarray | None = None, objective="loss", signed: bool = False
+) -> np.ndarray:
+    """How much the observed base of each position matters at once: the absolute gradient times the one-hot letter, shape (n, width); 0 at N.
+
+    Parameters
+    ----------
+    model, inputs, target
+        As in `integrated_gradients`.
+    labels : ndarray of shape (n,), optional
+        Which rows are of the target in truth; all where not given. They only matter for the loss.
+    objective : {"loss", "logit"}
+        What is derived: minus the log probability of the true label, as published, or the log odds of the target.
+    signed : bool
+        Keep the gradient's sign, which for the loss is negative where a base speaks for the true label.
+
+    Raises
+    ------
+    ValueError
+        For labels that are not n zeros and ones, an unknown `objective`, a loss without a probability, or as `integrated_gradients`.
+
+    Source: Simonyan et al. 2013; Deep Motif Dashboard (Lanchantin et al. 2017), ``saliency_map.lua``.
+    """
+    from scipy.special import expit
+
+    if objective not in ("loss", "logit"):
+        raise ValueError(f"objective is 'loss' or 'logit', got {objective!r}")
+    x = _arrays(model, inputs)
+    count = len(x["sequence"])
+    truth = np.ones(count) if labels is None else np.asarray(labels)
+    if truth.shape != (count,) or not np.isin(truth, (0, 1)).all():
+        raise ValueError(f"expected labels 0 or 1 of shape ({count},), got {truth.dtype} of shape {truth.shape}")
+    gradients, value = _functions(from_letters(model), said_of(model, target))
+    parts = [{name: array[i : i + 1024] for name, array in x.items()} for i in range(0, count, 1024)]
+    found = np.concatenate([gradients(part)["sequence"] for part in track(parts, "saliency")])
+    if objective == "loss":
+        said_of(model, target, "log_probability")  # refuses heads without one
+        sign = 2 * truth - 1
+        found = found * (-sign * expit(-sign * value(x, 1024)))[:, None, None].astype(np.float32)  # the loss is -log(expit(sign * logit))
+    return ((found if signed else np.abs(found)) * x["sequence"]).sum(-1)
+
+
+def _one_hot(codes: np.ndarray) -> np.ndarray:
+    return np.eye(5, 4, dtype=np.float32).take(codes, axis=0)
+
+
+def _arrays(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's inputs as float32, ``sequence`` as one-hot letters."""
     if missing := set(model.input) - set(inputs):
         raise ValueError(f"the model also needs the inputs {sorted(missing)}, got {sorted(inputs)}")
-    x = {name: np.asarray(inputs[name]) for name in model.input}
-    count = len(next(iter(x.values())))
-    if not count:
+    x = {name: _one_hot(inputs[name]) if name == "sequence" else np.asarray(inputs[name], np.float32) for name in model.input}
+    if not len(next(iter(x.values()))):
         raise ValueError("nothing to attribute: the inputs have no row")
-    if "sequence" in x:
-        x["sequence"] = np.eye(5, 4, dtype=np.float32).take(x["sequence"], axis=0)
-    x = {name: array.astype(np.float32) for name, array in x.items()}
-    given = baselines or {}
-    base = {name: np.broadcast_to(np.float32(given.get(name, 0.0)), array.shape).astype(np.float32) for name, array in x.items()}
-    gradients, value = _functions(_cut(model), _head(model, output), target)
-
-    out, base_out = value(x, batch_size), value(base, batch_size)
-    gap = out.astype(np.float64) - base_out
-    mean = {name: np.zeros_like(array) for name, array in x.items()}
-    error, used = np.full(count, np.inf), np.zeros(count, int)
-    rows, points = np.arange(count), steps
-    with Progress("integrated gradients", count) as progress:
-        while len(rows) and points <= most_steps:
-            part = max(batch_size // points, 1)
-            for start in range(0, len(rows), part):
-                chosen = rows[start : start + part]
-                for name, average in _mean_gradient(gradients, x, base, chosen, points, batch_size).items():
-                    mean[name][chosen] = average
-                if points == steps:
-                    progress.update(len(chosen))
-            total = sum(((x[name][rows] - base[name][rows]) * mean[name][rows]).sum((1, 2), dtype=np.float64) for name in x)
-            error[rows], used[rows] = np.abs(total - gap[rows]), points
-            rows, points = rows[error[rows] > tolerance * np.abs(gap[rows]) + 1e-3], points * 2
-    if correct and "sequence" in mean:
-        mean["sequence"] = mean["sequence"] - mean["sequence"].mean(-1, keepdims=True)
-    values = {name: (x[name] - base[name]) * mean[name] for name in x}
-    return Attribution(values, out, base_out, error, used)
+    return x
 
 
-def _cut(model: keras.Model) -> keras.Model:
-    """The model from one-hot letters on, down to what feeds its head."""
+def from_letters(model: keras.Model) -> keras.Model:
+    """The model from one-hot letters on (and its other inputs), down to what feeds its head."""
     inputs = {**model.input}
     if "sequence" in inputs:
         inputs["sequence"] = model.get_layer("one_hot").output
@@ -138,19 +215,50 @@ def _cut(model: keras.Model) -> keras.Model:
         return keras.Model(inputs, model.get_layer("head").input)
 
 
-def _head(model: keras.Model, output: str):
-    head = model.get_layer("head")
-    if output == "probability":
-        return head
-    return lambda hidden: keras.ops.matmul(hidden, head.kernel) + head.bias
+def said_of(model: keras.Model, target: int, scale: str = "logit"):
+    """A function of what feeds the head, (batch, ...): what the model says of a target, (batch,).
+
+    Parameters
+    ----------
+    scale : {"logit", "log_probability", "probability"}
+        Log odds of the target (with a softmax, of its unit against all others), the log of its probability, or what the head puts out. Of a head on
+        several strands, (batch, strands, units), the largest counts, as the model has it.
+
+    Raises
+    ------
+    ValueError
+        For an unknown target or scale, a log probability of a head that gives none, or other layers after the head than the largest over strands.
+    """
+    head, last, ops = model.get_layer("head"), model.layers[-1], keras.ops
+    if not 0 <= target < head.units:
+        raise ValueError(f"the model has targets 0 to {head.units - 1}, got {target}")
+    if scale not in ("logit", "log_probability", "probability"):
+        raise ValueError(f"expected 'logit', 'log_probability' or 'probability', got {scale!r}")
+    if scale == "log_probability" and head.activation not in (keras.activations.sigmoid, keras.activations.softmax):
+        raise ValueError(f"a head with activation {head.activation.__name__} gives no probability: ask for the logit")
+    if last is not head and not isinstance(last, keras.layers.GlobalMaxPooling1D):
+        raise ValueError(f"only the largest over strands may be taken after the head, got {type(last).__name__}")
+
+    def said(hidden):
+        if scale == "probability":
+            value = head(hidden)[..., target]
+        else:
+            units = ops.matmul(hidden, head.kernel) + head.bias
+            value = units[..., target]
+            if head.activation is keras.activations.softmax:
+                value = value - ops.logsumexp(ops.concatenate([units[..., :target], units[..., target + 1 :]], -1), axis=-1)
+            value = ops.log_sigmoid(value) if scale == "log_probability" else value
+        return value if last is head else ops.max(value, axis=1)
+
+    return said
 
 
-def _functions(body: keras.Model, head, target: int):
+def _functions(body: keras.Model, head):
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True, autograph=False)
     def forward(x):
-        return head(body(x, training=False))[:, target]
+        return head(body(x, training=False))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def gradients(x):

@@ -7,7 +7,7 @@ import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -64,7 +64,11 @@ def _guess(file: str) -> tuple[str, str, str]:
 
 
 def label_matrix(
-    regions: pd.DataFrame, peaks: Iterable[str | Path | pd.DataFrame], names: Iterable[str] | None = None, min_overlap: int | float = 0.5
+    regions: pd.DataFrame,
+    peaks: Iterable[str | Path | pd.DataFrame],
+    names: Iterable[str] | None = None,
+    min_overlap: int | float = 0.5,
+    aliases: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Label regions with many targets: 1 where a peak of the target overlaps the region.
 
@@ -78,6 +82,8 @@ def label_matrix(
         Of the targets; by default as :func:`target_table` names the files.
     min_overlap : int or float
         As an int, base pairs; as a float below 1, the share of the region of which one peak must cover more.
+    aliases : mapping of str to str, optional
+        Name of a chromosome among the peaks, to its name in the regions, such as ``Collection.aliases``; other names stay.
 
     Returns
     -------
@@ -112,6 +118,7 @@ def label_matrix(
     matrix = np.zeros((len(regions), len(peaks)), np.uint8)
     for column, (name, source) in enumerate(zip(names, track(peaks, "labelling regions"), strict=True)):
         table = _read_peaks(source)
+        table = table.assign(chrom=table.chrom.map(lambda chrom: aliases.get(chrom, chrom))) if aliases else table
         if not chroms & (theirs := set(table.chrom.unique())):
             _check_naming(theirs, chroms, source if isinstance(source, str | Path) else f"the table {name!r}")
             empty.append(name)

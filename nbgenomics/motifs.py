@@ -1,7 +1,7 @@
 """Sequence motifs: read and write them, scan for them, match them to JASPAR, and make them from attributions.
 
 A motif's PWM is an array of shape (length, 4), columns A, C, G, T, rows summing to 1. Sequences are uint8 codes (A 0, C 1, G 2, T 3, N 4).
-FIMO and Tomtom are memelite's; their first calls after installation compile for half a minute (FIMO) to two (Tomtom).
+Tomtom is memelite's; its first call after installation may compile for two minutes, that of `scan` compiles for a few seconds.
 
 >>> jund = jaspar(["MA0491"])["MA0491.3"]
 >>> jund.name, jund.pwm.shape
@@ -12,9 +12,11 @@ FIMO and Tomtom are memelite's; their first calls after installation compile for
 
 import functools
 import math
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,8 @@ from nbgenomics.progress import track
 
 BASES = "ACGT"
 UNIFORM = (0.25, 0.25, 0.25, 0.25)
+_UNITS = 200  # of scores to a bit, in `scan`: sums of whole numbers have a distribution that can be listed
+_WORD = 8  # letters that `scan` looks up at once; words fit 16 bits
 _K = 5  # letters looked up at once by `best_hit`: 5^5 sums per table fit the cache of one core
 
 
@@ -196,6 +200,21 @@ def trim(pwm: np.ndarray, min_bits: float = 0.25) -> np.ndarray:
     return pwm[kept[0] : kept[-1] + 1]
 
 
+def islands(pwm: np.ndarray, min_bits: float = 0.5, gap: int = 2, least: int = 6) -> list[tuple[int, np.ndarray]]:
+    """Take the informative stretches out of a long PWM, such as a class optimum: where each starts, and its rows; most information first.
+
+    Stretches are runs of positions with at least `min_bits`, joined over up to `gap` others, of `least` positions or more.
+
+    >>> pwm = np.full((30, 4), 0.25); pwm[4:12] = pwm[20:27] = [1, 0, 0, 0]; pwm[8] = 0.25
+    >>> [(start, len(rows)) for start, rows in islands(pwm)]
+    [(4, 8), (20, 7)]
+    """
+    kept = np.flatnonzero(information(pwm) >= min_bits)
+    runs = [run for run in np.split(kept, np.flatnonzero(np.diff(kept) > gap + 1) + 1) if len(run) and run[-1] - run[0] + 1 >= least]
+    found = [(int(run[0]), np.asarray(pwm)[run[0] : run[-1] + 1]) for run in runs]
+    return sorted(found, key=lambda island: -information(island[1]).sum())
+
+
 def to_pwm(values: np.ndarray, pseudocount: float = 0.01) -> np.ndarray:
     """Turn weights such as a class optimum, of shape (length, 4), into a PWM.
 
@@ -257,50 +276,114 @@ def best_hit(windows, pwm: np.ndarray, both_strands: bool = True, background=UNI
     best, position, strand = np.empty(n, np.float32), np.empty(n, np.int64), np.empty(n, np.int8)
     for start in track(range(0, n, chunk), "scanning for the motif"):
         rows = slice(start, start + chunk)
-        _best()(np.ascontiguousarray(windows[rows], np.uint8), tables, len(scores), best[rows], position[rows], strand[rows])
+        _kernels()[0](np.ascontiguousarray(windows[rows], np.uint8), tables, len(scores), best[rows], position[rows], strand[rows])
     return pd.DataFrame({"score": best, "start": position, "end": position + len(scores), "strand": np.array(["+", "-"])[strand]})
 
 
 def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-4, chunk_bases: int = 1 << 25) -> pd.DataFrame:
-    """Find the sites of motifs with FIMO, on both strands.
+    """Find the sites of motifs on both strands, as FIMO does.
+
+    Scores are those of `log_odds`, rounded to 0.005 bits a position so that the distribution of their sums, and with it a p-value, can be computed
+    exactly. All motifs are looked for in one pass: a table says for every word of eight letters which of them could still reach their threshold
+    there.
 
     Parameters
     ----------
     windows : array-like of uint8, shape (n, width)
-        Codes; read in chunks of rows.
+        Codes; read in chunks of rows, which do not change the result.
     motifs : dict of str to Motif or PWM
     p_value : float
-        Sites that a random sequence with equal base frequencies has with a smaller probability, at one position of one strand. FIMO scores an N as
-        background.
+        Sites that a random sequence with equal base frequencies has with a smaller probability, at one position of one strand. A site that touches
+        an N is none, as in FIMO.
 
     Returns
     -------
     DataFrame
         row, start, end (0-based, half-open, on the + strand of the window whatever the strand of the site), strand, motif, name, score (bits),
-        p_value; sorted by row and start.
-    """
-    from memelite import fimo
+        p_value, q_value; sorted by row and start. q is Benjamini and Hochberg's, motif by motif, over every position and strand of all windows that
+        touches no N, listed or not. Were sites with larger p-values listed too, q could only become smaller.
 
-    pwms = {identifier: np.ascontiguousarray(_pwm(motif, identifier).T) for identifier, motif in motifs.items()}
-    if not pwms:
-        raise ValueError("there are no motifs to scan for")
-    step, identifiers, found = max(1, chunk_bases // windows.shape[1]), list(pwms), []
-    for start in track(range(0, windows.shape[0], step), f"scanning for {len(pwms)} motifs"):
-        onehot = (np.asarray(windows[start : start + step])[:, None, :] == np.arange(4)[:, None]).astype(np.int8)
-        # Bins of 0.01 bits keep p-values within a few per cent of exact; with memelite's 0.1 they are up to 2.5 times too large.
-        tables = [table for table in fimo(pwms, onehot, threshold=p_value, bin_size=0.01) if len(table)]
-        found += [table.assign(row=table["sequence_name"].astype(np.int64) + start) for table in tables]
-    columns = ["row", "start", "end", "strand", "motif", "name", "score", "p_value"]
-    if not found:
-        return pd.DataFrame({column: pd.Series(dtype=object if column in ("strand", "motif", "name") else float) for column in columns})
-    hits = pd.concat(found, ignore_index=True).rename(columns={"p-value": "p_value"})
-    # Rounding lifts the best possible site beyond memelite's table, where p is 0, and motifs too short for the threshold get hits: put that right.
-    hits["p_value"] = np.maximum(hits["p_value"], 0.25 ** (hits["end"] - hits["start"]))
-    hits = hits[hits["p_value"] < p_value]
-    hits["motif"] = np.array(identifiers, object)[hits["motif_idx"]]
-    hits["name"] = hits["motif"].map({identifier: getattr(motif, "name", identifier) for identifier, motif in motifs.items()})
-    hits = hits.astype({"start": np.int64, "end": np.int64})
-    return hits.sort_values(["row", "start", "motif", "strand"], ignore_index=True)[columns]
+    Source: Grant, Bailey & Noble 2011 (FIMO); Staden 1989 (the distribution).
+
+    >>> hits = scan(np.array([[3, 3, 0, 0, 0, 2, 2, 1, 3]], np.uint8), {"AAAGGC": to_pwm(np.eye(4)[[0, 0, 0, 2, 2, 1]])}, p_value=1e-3)
+    >>> hits[["start", "end", "strand", "motif", "p_value"]].values.tolist()
+    [[2, 8, '+', 'AAAGGC', 0.000244140625]]
+    """
+    if not motifs or not 0 < p_value <= 1:
+        raise ValueError(f"scan needs at least one motif, and p_value above 0 and at most 1; got {len(motifs)} and {p_value}")
+    identifiers = np.array(list(motifs), object)
+    names = np.array([getattr(motif, "name", identifier) for identifier, motif in motifs.items()], object)
+    units = [np.round(log_odds(_pwm(motif, identifier)) * _UNITS).astype(np.int64) for identifier, motif in motifs.items()]
+    lengths, lowest = np.array([(len(scores), scores.min(axis=1).sum()) for scores in units]).T
+    tails = [_tail(scores) for scores in units]
+    thresholds = lowest + [np.searchsorted(-tail, -p_value, side="right") for tail in tails]
+    both = np.full((2 * len(units), lengths.max(), 5), -(2**22), np.int32)  # motif by motif, + before -; an N makes no site
+    for strand, turned in enumerate(turned for scores in units for turned in (scores, reverse_complement(scores))):
+        both[strand, : len(turned), :4] = turned
+    tables = both, np.repeat(lengths, 2), np.repeat(thresholds, 2)
+    tables += _word_index(*tables)
+    kernel = _kernels()[1]  # made once, before the threads ask for it
+    runs, found = np.zeros(windows.shape[1] + 1, np.int64), [np.empty((0, 4), np.int64)]
+    step = max(1, chunk_bases // max(1, windows.shape[1]))
+    with ThreadPoolExecutor() as pool:
+        for first in track(range(0, windows.shape[0], step), f"scanning for {len(motifs)} motifs"):
+            parts = np.array_split(np.minimum(windows[first : first + step], np.uint8(4)), os.cpu_count() or 1)
+            for part, (sites, ends) in zip(parts, pool.map(lambda part: kernel(part, *tables), parts), strict=True):
+                found.append(sites + [first, 0, 0, 0])
+                first, runs = first + len(part), runs + ends
+    found = np.concatenate(found)
+    row, start, strand, total = found[np.lexsort(found[:, 2::-1].T)].T
+    motif, p_values, q_values = strand // 2, np.empty(len(found)), np.empty(len(found))
+    known = np.flatnonzero(runs)  # lengths of the runs of letters between Ns
+    tested = [2 * (runs[known] * np.maximum(known - length + 1, 0)).sum() for length in lengths]
+    for i, hits in enumerate(np.split(np.argsort(motif, kind="stable"), np.bincount(motif, minlength=len(units)).cumsum()[:-1])):
+        hits = hits[np.argsort(total[hits])]
+        p_values[hits] = tails[i][total[hits] - lowest[i]]
+        q_values[hits] = np.minimum.accumulate(p_values[hits] * tested[i] / np.arange(len(hits), 0, -1)).clip(max=1)
+    table = {"row": row, "start": start, "end": start + lengths[motif], "strand": np.array(["+", "-"], object)[strand % 2]}
+    table |= {"motif": identifiers[motif], "name": names[motif], "score": total / _UNITS, "p_value": p_values, "q_value": q_values}
+    return pd.DataFrame(table)
+
+
+def affinity(windows, pwm, both_strands: bool = True, background=UNIFORM, how: str = "mean", pseudocount: float = 0.01) -> np.ndarray:
+    """Affinity of every window for a motif: how many times more likely its sites are in the motif than in the background.
+
+    Unlike `best_hit`, many weak sites count as well as one strong one.
+
+    Parameters
+    ----------
+    windows, pwm, both_strands, background, pseudocount
+        As in `best_hit`; read 1,024 rows at a time.
+    how : {"mean", "max", "sum"}
+        Of the ratios of all sites on all strands.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Sites that touch an N are left out; a window without any other has NaN.
+
+    Source: average motif affinity, AMA of the MEME suite (Buske et al. 2010).
+
+    >>> affinity(np.array([[0, 3], [4, 4]]), np.array([[0.7, 0.1, 0.1, 0.1]]), pseudocount=0).round(3).tolist()
+    [1.6, nan]
+    """
+    if how not in ("mean", "max", "sum"):
+        raise ValueError(f"how must be mean, max or sum, not {how!r}")
+    odds = 2 ** log_odds(pwm, background, pseudocount)
+    n, sites = windows.shape[0], windows.shape[1] - len(odds) + 1
+    if sites < 1:
+        raise ValueError(f"windows of {windows.shape[1]} bp are shorter than the motif, {len(odds)} bp")
+    strands = np.stack([odds, reverse_complement(odds)][: 1 + both_strands])
+    strands, affinities = np.pad(strands, ((0, 0), (0, 0), (0, 1)), constant_values=np.nan), np.full(n, np.nan)
+    for first in track(range(0, n, 1024), "affinity for the motif"):
+        codes = np.asarray(windows[first : first + 1024]).T.copy()
+        ratios = np.ones((len(strands), sites, codes.shape[1]))
+        for j in range(len(odds)):  # column by column of the motif
+            ratios *= strands[:, j].take(codes[j : j + sites], axis=1)
+        ratios = ratios.reshape(-1, codes.shape[1])
+        known = ~np.isnan(ratios).all(axis=0)
+        affinities[first : first + 1024][known] = getattr(np, f"nan{how}")(ratios[:, known], axis=0)
+    return affinities
 
 
 def match(queries: Mapping[str, Motif | np.ndarray], targets: Mapping[str, Motif | np.ndarray], top: int = 5) -> pd.DataFrame:
@@ -425,6 +508,28 @@ def from_attribution(
     return Pattern(counts / counts.sum(axis=1, keepdims=True), contribution, int(fits.sum()), seqlets)
 
 
+def write_modisco(folder, codes: np.ndarray, hypothetical: np.ndarray) -> Path:
+    """Write what TF-MoDISco (modisco-lite) finds motifs from: ``ohe.npz`` and ``shap.npz`` in `folder`, float32, shape (n, 4, width).
+
+    Then: ``modisco motifs -s ohe.npz -a shap.npz -n 2000 -w <width> -o found.h5``. Without ``-w`` it takes the middle 400 bp, and fails where there
+    are fewer.
+
+    Parameters
+    ----------
+    folder : path
+    codes : ndarray of uint8, shape (n, width)
+    hypothetical : ndarray of shape (n, width, 4)
+        Attribution of every base at every position, not only of those present.
+    """
+    folder, codes, hypothetical = Path(folder), np.asarray(codes), np.asarray(hypothetical)
+    if codes.ndim != 2 or hypothetical.shape != (*codes.shape, 4) or not np.isfinite(hypothetical).all():
+        raise ValueError(f"expected codes (n, width) and finite hypothetical (n, width, 4); got {codes.shape} and {hypothetical.shape}")
+    for name, values in (("ohe", codes[..., None] == np.arange(4)), ("shap", hypothetical)):
+        with beside(folder / f"{name}.npz", ".npz") as temporary:
+            np.savez_compressed(temporary, values.astype(np.float32).transpose(0, 2, 1))
+    return folder
+
+
 def _pwm(motif, name: str = "motif") -> np.ndarray:
     pwm = np.asarray(getattr(motif, "pwm", motif), np.float64)
     if pwm.ndim != 2 or pwm.shape[1] != 4 or not len(pwm) or not (pwm >= 0).all() or np.abs(pwm.sum(axis=1) - 1).max() > 0.01:
@@ -441,11 +546,40 @@ def _lookup(scores: np.ndarray) -> np.ndarray:
     return np.stack([with_n[b * _K + np.arange(_K), letters].sum(axis=1) for b in range(blocks)]).astype(np.float32)
 
 
+def _tail(units: np.ndarray) -> np.ndarray:
+    """Probability of a sum at least as large as each possible one, from the smallest on, where bases are equally frequent."""
+    density = np.ones(1)
+    for column in units - units.min(axis=1, keepdims=True):
+        wider = np.zeros(len(density) + column.max())
+        for shift in column:
+            wider[shift : shift + len(density)] += density / 4
+        density = wider
+    return density[::-1].cumsum()[::-1]
+
+
+def _word_index(scores: np.ndarray, lengths: np.ndarray, thresholds: np.ndarray):
+    """Which motifs can reach their thresholds where a word of `_WORD` letters lies on their most telling columns.
+
+    Returns the first of each motif's most telling columns, where the motifs of each word begin, and the motifs word by word.
+    """
+    offsets, words = np.zeros(len(scores), np.int64), []
+    for i, (length, threshold) in enumerate(zip(lengths, thresholds, strict=True)):
+        columns = np.pad(scores[i, :length, :4], ((0, max(0, _WORD - length)), (0, 0)))
+        best = columns.max(axis=1)
+        offsets[i] = np.convolve(best - columns.mean(axis=1), np.ones(_WORD), "valid").argmax()
+        telling = slice(offsets[i], offsets[i] + _WORD)
+        sums = functools.reduce(lambda sums, column: np.add.outer(sums, column).ravel(), columns[telling], np.zeros(1, np.int32))
+        words.append(np.flatnonzero(sums + best.sum() - best[telling].sum() >= threshold).astype(np.uint16))
+    candidates, words = np.repeat(np.arange(len(words), dtype=np.int32), [len(some) for some in words]), np.concatenate(words)
+    starts = np.searchsorted(np.sort(words, kind="stable"), np.arange(4**_WORD + 1)).astype(np.int32)
+    return offsets, starts, candidates[np.argsort(words, kind="stable")]
+
+
 @functools.cache
-def _best():
+def _kernels():
     import numba
 
-    @numba.njit
+    @numba.njit(cache=True)
     def best_of_rows(windows, tables, length, best, position, strand):
         width = windows.shape[1]
         n_strands, blocks = tables.shape[0], tables.shape[1]
@@ -465,4 +599,31 @@ def _best():
                     if total > best[row]:
                         best[row], position[row], strand[row] = total, i, s
 
-    return best_of_rows
+    @numba.njit(cache=True, nogil=True)
+    def sites_of_rows(windows, scores, lengths, thresholds, offsets, starts, candidates):
+        width, n, found, runs = windows.shape[1], 0, np.empty((4096, 4), np.int64), np.zeros(windows.shape[1] + 1, np.int64)
+        for row in range(len(windows)):
+            word = run = 0
+            for end in range(width + _WORD - 1):
+                letter = windows[row, end] if end < width else 4
+                word = (word * 4 + (letter & 3)) % 4**_WORD  # an N may pass for an A here, not in the sum
+                if letter < 4:
+                    run += 1
+                else:
+                    runs[run] += 1
+                    run = 0
+                for candidate in range(starts[word], starts[word + 1]):
+                    i = candidates[candidate]
+                    start, total = end + 1 - _WORD - offsets[i], 0
+                    if start < 0 or start + lengths[i] > width:
+                        continue
+                    for j in range(lengths[i]):
+                        total += scores[i, j, windows[row, start + j]]
+                    if total >= thresholds[i]:
+                        if n == len(found):
+                            found = np.concatenate((found, np.empty_like(found)))
+                        found[n, 0], found[n, 1], found[n, 2], found[n, 3] = row, start, i, total
+                        n += 1
+        return found[:n], runs
+
+    return best_of_rows, sites_of_rows

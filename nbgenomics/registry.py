@@ -7,12 +7,14 @@ A collection is a TOML file (the packaged ones lie in ``nbgenomics/collections``
     [split]                       # chromosomes or "chrom:start-end", 0-based half-open; what is in neither is training
     valid = ["chr2"]
     test = ["chr3"]
+    [aliases]                     # optional: name of a chromosome in some files = its name in the genome
+    1 = "chr1"
     [[files]]                     # one entry per file; several files of one role keep their order
     role = "genome"               # genome, peaks, dnase, atac, blacklist, ... : what notebooks ask for
     path = "hg38.fa"              # relative to this file; in a packaged collection to the cache and to a mirror
     url = "https://..."           # optional, with sha256, bytes, or for FASTA sequences = [{name=, length=, md5=}]
     member = "folder/file"        # optional: what to take out of the tar.gz at url
-    name = "K562 CTCF"            # optional, like any other key (cell, assay): a column of Collection.table
+    name = "K562 CTCF"            # optional, like any other key (cell, assay, shift): a column of Collection.table
 
 Packaged files are looked for in the folder named by ``NBGENOMICS_MIRROR`` (used in place, never copied), then in `cache_dir`, then downloaded: into a
 ``.part`` file that is resumed after an interruption, verified, and only then renamed. Files are read again for verification only where their size or
@@ -68,6 +70,8 @@ class Collection:
         ``train`` (optional), ``valid`` and ``test``: ``"chrom"`` or ``"chrom:start-end"``, 0-based half-open.
     truth : dict of str to Path
         What was planted, where the data are simulated.
+    aliases : dict of str to str
+        Name of a chromosome in some files, to its name in the genome: what ``labels.label_matrix(..., aliases=)`` takes.
     keys : dict of str to list of dict
         By role, what else each file's entry says; ``collection.table("targets")`` shows it.
     """
@@ -81,6 +85,7 @@ class Collection:
     files: dict[str, list[Path]] = field(default_factory=dict)
     split: dict[str, list[str]] = field(default_factory=dict)
     truth: dict[str, Path] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
     keys: dict[str, list[dict]] = field(default_factory=dict)
 
     def __getitem__(self, role: str) -> list[Path]:
@@ -166,7 +171,7 @@ def fetch(dataset: str | Path, roles: Iterable[str] | None = None, *, without: I
             files.setdefault(entry["role"], []).append(_indexed(path))
             keys.setdefault(entry["role"], []).append({key: value for key, value in entry.items() if key not in _OURS})
     truth = {key: folder / path for key, path in table.get("truth", {}).items()} if folder else {}
-    kept = {key: table[key] for key in ("title", "assembly", "simulated", "licence", "note", "split") if key in table}
+    kept = {key: table[key] for key in ("title", "assembly", "simulated", "licence", "note", "split", "aliases") if key in table}
     return Collection(name=name, files=files, truth=truth, keys=keys, **{"title": name, **kept})
 
 
@@ -471,6 +476,8 @@ def _read(dataset: str | Path) -> tuple[dict, Path]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source} is no valid TOML: {error}") from None
+    if wrong := [f"{name} = {known!r}" for name, known in table.get("aliases", {}).items() if not isinstance(known, str)]:
+        raise ValueError(f'{source}: [aliases] has lines like 1 = "chr1" (name in files = name in the genome), got {wrong[0]}')
     lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip().startswith("[[files]]")]
     for entry, line in zip(table.get("files", []), lines, strict=True):
         entry["line"] = line

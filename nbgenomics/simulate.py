@@ -26,7 +26,7 @@ import pandas as pd
 
 from nbgenomics import simulate_regulatory
 
-VERSION = 3  # raise it whenever the same arguments give other files: caches are named by it
+VERSION = 4  # raise it whenever the same arguments give other files: caches are named by it
 
 # Trinucleotides AAA, AAC, ... TTT per 100,000 in hg19 chr20, averaged over the two strands (counted from UCSC's chr20.fa.gz)
 TRINUCLEOTIDES = np.array(
@@ -52,6 +52,7 @@ LABORATORIES = {
     "lab_a": {"reads": 320_000, "in_open": 0.6, "bias": 0.4, "duplicates": 0.05},
     "lab_b": {"reads": 80_000, "in_open": 0.4, "bias": 0.7, "duplicates": 0.2},
 }
+FOOTPRINT, SHOULDER = 0.3, 1.5  # factors of Tn5's rate on a bound site and on the 8 bp on either side: telling it from an unbound one takes both
 READ = 36  # bases of a read
 GAP = 1_000  # bases between the places where elements may lie; each is moved by up to a quarter of it
 
@@ -99,7 +100,8 @@ def demo(
         duplicates, and the truth: ``sites.tsv`` (every planted instance: chrom, start, end, strand, family, kind ``site`` or ``decoy``, open, bound;
         0-based half-open, flanks included), ``open.bed`` (open chromatin; neighbours may overlap) and ``parameters.json``. All of these, but for the
         sequence, are of `chromosomes`; of `regulatory` are ``targets/<name>.narrowPeak``, ``genes.bed``, ``cage.bam``, ``promoter_dnase.bam``,
-        ``h3k4me3.bw``, and the truth in ``elements.tsv`` and ``element_sites.tsv`` (columns: :class:`nbgenomics.simulate_regulatory.Regulatory`).
+        ``h3k4me3.bw``, ``atac.bed.gz`` (fragments; see `fragments`) with ``atac.broadPeak``, and the truth in ``elements.tsv`` and
+        ``element_sites.tsv`` (columns: :class:`nbgenomics.simulate_regulatory.Regulatory`).
 
     Raises
     ------
@@ -137,6 +139,7 @@ def demo(
         write_bam(beside / f"dnase_{name}.bam", whole, codes, cuts(codes[: genome.length], places, sites, rng=rng, **lab), name)
     if regulatory:
         write_regulatory(beside, whole, promoted, codes, drawn, second)
+        write_atac(beside, promoted, codes[genome.length :], drawn, np.random.default_rng([seed, 3]))
     (beside / "parameters.json").write_text(json.dumps(arguments, indent=1))
     try:
         os.rename(beside, folder)
@@ -272,24 +275,14 @@ def cuts(
     (position, minus, duplicate) : ndarrays of shape (n,)
         Position of each read's 5' end (int64, sorted, bp in the concatenated genome), whether it lies on the minus strand, whether it is a duplicate.
     """
-    offset = np.arange(-600, 601)
-    opened = places[places["open"]]
-    if opened.empty:
-        raise ValueError("elements has no open chromatin, so DNase has nothing to cut: ask for 'open site', 'open decoy' or 'open empty'")
-    away = offset / opened["spread"].to_numpy()[:, None]
-    bump = opened["openness"].to_numpy()[:, None] * np.exp(-(away**2) / 2)
-    where = np.clip(opened["centre"].to_numpy()[:, None] + offset, 0, len(codes) - 1)
     bound = sites[sites["bound"]]
     protected = (bound["start"].to_numpy()[:, None] + np.arange(12)).ravel()
     preference = np.exp(rng.normal(0, bias, 256))
     position, minus = [], []
     for strand, sign in ((0, 1), (1, -1)):
-        accessible = np.bincount(where.ravel(), (bump * (1 - 0.5 * sign * np.tanh(away))).ravel(), minlength=len(codes))
-        rate = in_open * accessible / accessible.sum() + (1 - in_open) / len(codes)
+        rate = accessibility(places, len(codes), in_open, sign)
         rate[protected] *= 0.2
-        letters = np.pad(codes if strand == 0 else 3 - codes[::-1], (2, 1)).astype(np.int64)  # the 4-mer around the cut, read along its strand
-        around = ((letters[:-3] * 4 + letters[1:-2]) * 4 + letters[2:-1]) * 4 + letters[3:]
-        total = np.cumsum(rate * preference[around if strand == 0 else around[::-1]])
+        total = np.cumsum(rate * _preferred(codes, preference)[strand])
         n = round(reads * (1 - duplicates) / 2)
         position.append(np.searchsorted(total, np.sort(rng.random(n)) * total[-1]))
         minus.append(np.full(n, strand, bool))
@@ -299,6 +292,63 @@ def cuts(
     position, minus = np.concatenate([position, position[copied]]), np.concatenate([minus, minus[copied]])
     order = np.argsort(position, kind="stable")
     return position[order], minus[order], duplicate[order]
+
+
+def accessibility(places: pd.DataFrame, length: int, in_open: float, skew: float = 0) -> np.ndarray:
+    """Chance of a cut at each base, shape (length,), sum 1: a share `in_open` lies over open places, leaning left by `skew`, the rest anywhere."""
+    offset = np.arange(-600, 601)
+    opened = places[places["open"]]
+    if opened.empty:
+        raise ValueError("elements has no open chromatin, so DNase has nothing to cut: ask for 'open site', 'open decoy' or 'open empty'")
+    away = offset / opened["spread"].to_numpy()[:, None]
+    bump = opened["openness"].to_numpy()[:, None] * np.exp(-(away**2) / 2)
+    where = np.clip(opened["centre"].to_numpy()[:, None] + offset, 0, length - 1)
+    accessible = np.bincount(where.ravel(), (bump * (1 - 0.5 * skew * np.tanh(away))).ravel(), minlength=length)
+    return in_open * accessible / accessible.sum() + (1 - in_open) / length
+
+
+def _preferred(codes: np.ndarray, preference: np.ndarray) -> np.ndarray:
+    """An enzyme's preference at each base of both strands, shape (2, n), by the 4-mer around the cut, read along its strand."""
+    letters = np.stack([np.pad(strand, (2, 1)).astype(np.int64) for strand in (codes, 3 - codes[::-1])])
+    around = ((letters[:, :-3] * 4 + letters[:, 1:-2]) * 4 + letters[:, 2:-1]) * 4 + letters[:, 3:]
+    return preference[np.stack([around[0], around[1, ::-1]])]
+
+
+def fragments(
+    codes: np.ndarray,
+    drawn: simulate_regulatory.Regulatory,
+    rng: np.random.Generator,
+    *,
+    per_base: float = 0.11,
+    in_open: float = 0.6,
+    bias: float = 0.4,
+) -> pd.DataFrame:
+    """Draw ATAC-seq fragments as aligners give them, not shifted: start and end, bp in the concatenated chromosomes (some reach beyond), sorted.
+
+    A fragment lies between two of Tn5's cuts, nucleosome-free (about 80 bp) or around one nucleosome (about 200 bp). Cuts gather in open chromatin
+    and where the sequence suits Tn5: `bias` is the sd of its log rate over the 4-mers of each strand. A bound site is a footprint: its bases are
+    cut seldom, the 8 on either side often. Tn5 copies 9 bases, so that a fragment starts 4 bp before the middle of its left cut, and its last base
+    lies 4 bp behind the middle of its right one.
+    """
+    rate = accessibility(drawn.elements, len(codes), in_open) * _preferred(codes, np.exp(rng.normal(0, bias, 256))).prod(0)
+    start, end = drawn.sites.loc[drawn.sites["bound"], ["start", "end"]].to_numpy().T
+    inside = _depth(start, end, len(codes)) > 0
+    rate[_depth(start - 8, end + 8, len(codes)) > 0] *= SHOULDER
+    rate[inside] *= FOOTPRINT / SHOULDER
+    total = np.cumsum(rate)
+    n = round(per_base * len(codes))
+    first = np.searchsorted(total, rng.random(n) * total[-1])
+    # The second cut follows rate and length both: one of 16 lengths, by the rates of where they lead
+    length = np.where(rng.random((n, 1)) < 0.75, 30 + rng.gamma(2.5, 20, (n, 16)), rng.normal(200, 20, (n, 16))).astype(int)
+    second = first[:, None] + rng.choice([-1, 1], (n, 1)) * length
+    chances = np.cumsum(rate[second.clip(0, len(codes) - 1)], axis=1)
+    second = second[np.arange(n), (rng.random((n, 1)) * chances[:, -1:] > chances).sum(1)]
+    return pd.DataFrame({"start": np.minimum(first, second) - 4, "end": np.maximum(first, second) + 5}).sort_values(["start", "end"])
+
+
+def _depth(start: np.ndarray, end: np.ndarray, length: int) -> np.ndarray:
+    """How many of the intervals cover each base."""
+    return np.cumsum(np.bincount(start, minlength=length + 1) - np.bincount(end, minlength=length + 1))[:length]
 
 
 def write_fasta(path: Path, genome: "_Coordinates", codes: np.ndarray) -> None:
@@ -330,8 +380,8 @@ def _write_peaks(path: Path, genome: "_Coordinates", peaks: pd.DataFrame) -> Non
     signal = table["signal"]
     table = table.assign(name=[f"peak{i}" for i in range(1, len(table) + 1)], score=np.clip(signal * 25, 0, 1_000).astype(int), strand=".")
     table = table.assign(p=np.round(signal * 2, 3), q=np.round(signal * 1.5, 3))
-    columns = ["chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit"]
-    table[columns].to_csv(path, sep="\t", index=False, header=False)
+    columns = ["chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit"]  # without a summit it is broadPeak
+    table[[column for column in columns if column in table]].to_csv(path, sep="\t", index=False, header=False)
 
 
 def write_regulatory(
@@ -359,6 +409,22 @@ def write_regulatory(
     placed = elements.rename_axis("element").reset_index().assign(**spans, centre=elements["centre"] - own.starts[own.number(elements["centre"])])
     own.frame(placed).round(4).to_csv(folder / "elements.tsv", sep="\t", index=False)
     own.frame(sites).to_csv(folder / "element_sites.tsv", sep="\t", index=False)
+
+
+def write_atac(folder: Path, own: "_Coordinates", codes: np.ndarray, drawn: simulate_regulatory.Regulatory, rng: np.random.Generator) -> None:
+    """Write fragments on the chromosomes `own`, and as peaks where 100 bp or more lie under at least 3 times their median depth."""
+    found = fragments(codes, drawn, rng)
+    within = (found["start"] >= 0) & (found["end"] <= own.length) & (own.number(found["start"]) == own.number(found["end"] - 1))
+    found = found[within]
+    compression = {"method": "gzip", "compresslevel": 6, "mtime": 0}  # without the time, so that the same fragments are the same file
+    own.frame(found).to_csv(folder / "atac.bed.gz", sep="\t", index=False, header=False, compression=compression)
+    depth = _depth(*found.to_numpy().T, own.length)
+    usual = np.median(depth)
+    start, end = np.flatnonzero(np.diff(depth >= 3 * usual, prepend=False, append=False)).reshape(-1, 2).T
+    start, end = (side[end - start >= 100] for side in (start, end))
+    total = np.r_[0, np.cumsum(depth)]
+    height = (total[end] - total[start]) / (end - start) / usual
+    _write_peaks(folder / "atac.broadPeak", own, pd.DataFrame({"start": start, "end": end, "signal": np.round(height, 3)}))
 
 
 def write_bam(path: Path, genome: "_Coordinates", codes: np.ndarray, reads: tuple[np.ndarray, np.ndarray, np.ndarray], name: str) -> None:

@@ -33,6 +33,13 @@ REGIONS = pd.DataFrame(
     {"chrom": ["chr20", "chr20", "chrX"], "start": [0, 1000, 0], "end": [200, 1200, 200], "split": ["train", "valid", "test"], "JunD": [1, 0, 1]}
 )
 PWM = RNG.dirichlet([0.3] * 4, 8)
+CUTS = pd.DataFrame({"position": np.tile(np.arange(200), 2), "strand": np.repeat(["+", "-"], 200)})
+CUTS = CUTS.assign(attribution=RNG.normal(0, 0.1, 400), cuts=RNG.integers(0, 2, 400))
+KNOWN = {"MA1": PWM, "MA2": RNG.dirichlet([0.3] * 4, 12)}
+MATCHES = pd.DataFrame(
+    [("a", "MA1", "JUND", 1e-9, 1e-6, -2, 8, "-"), ("a", "MA2", "MA2", 1e-4, 2e-2, 1, 8, "+"), ("b", "MA2", "MA2", 0.1, 0.3, 0, 8, "+")],
+    columns=["query", "motif", "name", "p_value", "q_value", "offset", "overlap", "strand"],
+)
 PROFILE = pd.DataFrame({"position": np.tile([-50, 0, 50], 2), "value": 1.0, "track": "+", "label": ["positive"] * 3 + ["negative"] * 3})
 BINS = pd.DataFrame({"low": [0, 1, 0, 1], "high": [1, 2, 1, 2], "count": [5, 0, 3, 900], "group": ["A", "A", "B", "B"], "state": "raw"})
 
@@ -52,6 +59,9 @@ ALL = {
     "scatter_of_many": lambda: charts.scatter(pd.DataFrame({"a": RNG.random(400), "b": RNG.random(400)}), "a", "b", titles=("x", "y")),
     "logo": lambda: charts.logo(HEIGHTS.head(20)),
     "attribution_track": lambda: charts.attribution_track(HEIGHTS, marks=pd.DataFrame({"start": [50], "end": [60], "name": ["JUND"]})),
+    "cut_sites": lambda: charts.cut_sites(HEIGHTS, CUTS, title="CTCF", chrom="chr20"),
+    "cut_sites_enlarged": lambda: charts.cut_sites(HEIGHTS, CUTS, focus=(80, 120)),
+    "motif_matches": lambda: charts.motif_matches({"a": PWM[::-1, ::-1], "b": PWM}, KNOWN, MATCHES, top=2),
     "motif_match": lambda: charts.motif_match(PWM, PWM[::-1, ::-1], offset=-2, strand="-"),
     "coverage_profile": lambda: charts.coverage_profile(PROFILE),
     "heatmap": lambda: charts.heatmap(SCORES, "metric", "configuration"),
@@ -106,6 +116,35 @@ def test_scatter_has_one_scale_on_both_axes():
     assert across == up and across[0] < 0.4 and across[1] > 0.7
 
 
+def test_names_of_a_scatter_do_not_overlap():
+    value = RNG.random(20)
+    frame = pd.DataFrame({"x": value, "y": value + RNG.normal(0, 0.02, 20), "name": [f"factor{i}" for i in range(20)]})
+    placed = charts._beside_points(frame, "x", "y", "name", 280, (-0.1, 1.1))
+    assert 8 <= len(placed) < 20
+    pairs = np.triu_indices(len(placed), 1)
+    wide, high = (280 * np.abs(np.subtract.outer(at, at))[pairs] for at in placed[["tx", "ty"]].to_numpy().T)
+    assert ((wide >= 7 * 5.6 - 1e-9) | (high >= 10 - 1e-9)).all()
+
+
+def test_where_there_is_room_for_two_names_the_most_different_points_have_them():
+    frame = pd.DataFrame({"x": 0.5, "y": [0.50, 0.51, 0.52], "name": "a factor"})
+    placed = charts._beside_points(frame, "x", "y", "name", 50, (0, 1))  # 50 pixels: a name fits above or below, not beside
+    assert placed.index.tolist() == [1, 2]
+
+
+def test_missing_scores_take_no_room_from_names():
+    frame = pd.DataFrame({"x": [0.5, *np.linspace(0.3, 0.7, 30)], "y": [0.6, *[np.nan] * 30], "name": "name"})
+    assert vl_convert.vegalite_to_svg(charts.scatter(frame, "x", "y", name="name").to_dict()).count(">name<") == 1
+
+
+def test_scatter_makes_room_for_intervals():
+    frame = pd.DataFrame({"a": [0.4, 0.5], "b": [0.5, 0.6], "b_low": [0.1, 0.5], "b_high": [0.9, 0.7]})
+    chart = charts.scatter(frame, "a", "b").to_dict()["hconcat"][0]
+    assert [layer["encoding"]["y2"]["field"] for layer in chart["layer"] if layer["mark"]["type"] == "rule"] == ["b_high"]
+    domain = chart["layer"][-1]["encoding"]["y"]["scale"]["domain"]
+    assert domain[0] < 0.1 and domain[1] > 0.9
+
+
 def test_stacked_letters_lie_on_each_other():
     heights = pd.DataFrame({"position": [0, 0, 0, 1], "base": list("ACGT"), "height": [0.5, 1.0, -0.2, -0.3]})
     got = charts._stacked(heights).set_index(["position", "base"])[["y0", "y1"]]
@@ -143,6 +182,61 @@ def test_aligned_motifs_share_their_columns():
     assert len(both) == len(query) and np.allclose(both["height_x"], both["height_y"])
 
 
+def panels(chart):
+    """Each panel of a chart with one above the other: its title, x domain, and the rows of the data it draws."""
+    spec = chart.to_dict()
+    for panel in spec["hconcat"][0]["vconcat"]:
+        *_, layer = panel.get("layer", [panel])
+        x = layer["encoding"]["x"]
+        yield panel.get("title", {}).get("text"), x["scale"]["domain"], pd.DataFrame(spec["datasets"][layer["data"]["name"]])
+
+
+def test_cut_sites_have_a_strand_each_and_one_axis():
+    titles, domains, drawn = zip(*panels(charts.cut_sites(HEIGHTS, CUTS)), strict=True)
+    assert titles == ("bases", "cuts on the forward strand", "cuts on the reverse strand", "cuts: forward up, reverse down")
+    assert all(domain == [0, 200] for domain in domains)
+    for data, sign in zip(drawn[1:3], "+-", strict=True):
+        assert data["value"].tolist() == CUTS.loc[CUTS["strand"] == sign, "attribution"].tolist()
+    drawn_cuts = drawn[3].groupby("strand")["value"].sum()
+    assert drawn_cuts.to_dict() == {sign: factor * CUTS.loc[CUTS["strand"] == sign, "cuts"].sum() for sign, factor in (("+", 1), ("-", -1))}
+
+
+def test_zooming_one_panel_of_cut_sites_zooms_all():
+    vega = vl_convert.vegalite_to_vega(charts.cut_sites(HEIGHTS, CUTS).to_dict())
+    followed = [scale["domainRaw"]["signal"] for scale in vega["scales"] if scale["name"].endswith("_x")]
+    assert len(followed) == 4 and len(set(followed)) == 1
+
+
+def test_cut_sites_of_long_windows_are_enlarged_by_a_brush():
+    long = HEIGHTS.assign(position=HEIGHTS["position"] * 5, height=0.001)
+    long.loc[120:129, "height"] = 1.0
+    spec = charts.cut_sites(long, CUTS.assign(position=CUTS["position"] * 5)).to_dict()
+    (brush,) = spec["params"]
+    first, last = brush["value"]["x"]
+    assert last - first == 200 and first < 600 < 645 < last
+    assert [layer["layer"][1]["encoding"]["x"]["scale"]["domain"] for layer in spec["hconcat"][0]["vconcat"][1:]] == [{"param": brush["name"]}] * 4
+
+
+def test_only_charts_of_one_axis_zoom_together():
+    same, other = charts.logo(HEIGHTS.head(20)), charts.logo(HEIGHTS.iloc[50:70])
+    assert len((same & charts.logo(HEIGHTS.head(20), label="again")).to_dict()["params"]) == 1
+    assert len((same & other).to_dict()["params"]) == 2
+
+
+def test_motif_matches_draw_those_good_enough_in_the_querys_orientation():
+    spec = charts.motif_matches({"b": PWM, "a": PWM[::-1, ::-1]}, KNOWN, MATCHES.assign(offset=[0, 1, 0]), top=2, label="filter").to_dict()
+    cells = spec["hconcat"][0]["hconcat"]
+    titles = [[logo["title"]["text"] for logo in cell["vconcat"]] for cell in cells]
+    assert titles == [["filter b: no match with q \u2264 0.05"], ["filter a", "JUND MA1, q = 1e-6, reverse complement", "MA2, q = 0.02"]]
+    logos = [logo for cell in cells for logo in cell["vconcat"]]
+    across = [logo["encoding"]["x"]["scale"]["domain"] for logo in logos]
+    assert len({(logo["width"], logo["height"], end - start) for logo, (start, end) in zip(logos, across, strict=True)}) == 1  # one scale
+    assert across[1] == across[2] == across[3] == [-1, 11]  # from MA2's first column, one before the query's, to its last
+    query, jund, other = (pd.DataFrame(spec["datasets"][logo["data"]["name"]]) for logo in logos[1:])
+    pd.testing.assert_frame_equal(query, jund)  # turned, it is the query itself
+    assert other["position"].min() == -1
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -154,6 +248,11 @@ def test_aligned_motifs_share_their_columns():
         (lambda: charts.logo(HEIGHTS.assign(height=0.0)), "zero or missing"),
         (lambda: charts.motif_match(PWM.T, PWM), r"shape is \(4, 8\)"),
         (lambda: charts.motif_match(PWM, PWM, strand="."), "strand must be"),
+        (lambda: charts.cut_sites(HEIGHTS, CUTS.assign(strand=".")), "'strand' of cuts must hold"),
+        (lambda: charts.cut_sites(HEIGHTS, CUTS.assign(position=CUTS["position"] + 5_000)), "5000-5200, heights at 0-200: give both"),
+        (lambda: charts.cut_sites(HEIGHTS, CUTS, focus=(190, 230)), "must lie inside the positions 0-200"),
+        (lambda: charts.motif_matches({"a": PWM}, {"MA1": PWM}, MATCHES), "'MA2', which is not in targets"),
+        (lambda: charts.motif_matches({}, KNOWN, MATCHES), "no queries"),
     ],
 )
 def test_refusals_say_what_and_why(call, words):
@@ -162,10 +261,11 @@ def test_refusals_say_what_and_why(call, words):
 
 
 def test_arguments_stay_as_they_were():
-    before = SCORES.copy(), REGIONS.copy(), HEIGHTS.copy()
-    for name in ("scores", "split_overview", "label_balance", "attribution_track"):
+    given = SCORES, REGIONS, HEIGHTS, CUTS, MATCHES
+    before = [frame.copy() for frame in given]
+    for name in ("scores", "split_overview", "label_balance", "attribution_track", "cut_sites", "motif_matches"):
         ALL[name]()
-    for frame, kept in zip((SCORES, REGIONS, HEIGHTS), before, strict=True):
+    for frame, kept in zip(given, before, strict=True):
         pd.testing.assert_frame_equal(frame, kept)
 
 

@@ -41,8 +41,105 @@ def test_baselines_of_every_input_are_honoured(linear):
     found = interpret.integrated_gradients(linear, x, baselines={"sequence": 0, "atac": 0.5})
     assert (found.values["atac"][x["atac"] == 0.5] == 0).all()
     assert (found.values["atac"][x["atac"] == 0] < 0).any()
+    assert (interpret.integrated_gradients(linear, x).values["atac"][x["atac"] == 0] == 0).all()
     with pytest.raises(ValueError, match=r"\['dnase'\] \(it has \['atac', 'sequence'\]\)"):
         interpret.integrated_gradients(linear, x, baselines={"dnase": 0.5})
+
+
+@pytest.mark.parametrize("dna", [0.0, 0.25])
+def test_baselines_of_both_inputs_in_deepatac(dna):
+    """Six channels in one convolution. The published code ignored the baselines of models with several inputs: the outputs would tell."""
+    keras.utils.set_random_seed(2)
+    model, rng = models.deepatac(64, targets=3, scale=1 / 20), np.random.default_rng(0)
+    atac = rng.integers(0, 3, (6, 64, 2)).astype(np.float32) / 2  # absent, exactly the baseline, present
+    x = {"sequence": rng.integers(0, 5, (6, 64)).astype(np.uint8), "atac": atac}
+    found = interpret.integrated_gradients(model, x, target=1, baselines={"sequence": dna, "atac": 0.5}, output="probability", tolerance=0.002)
+    assert (found.values["atac"][atac == 0.5] == 0).all() and (found.values["atac"][atac == 0] != 0).mean() > 0.9
+    assert (found.values["atac"][atac == 0] < 0).any()
+    assert ((found.values["sequence"][one_hot(x["sequence"]) == 0] == 0).all()) == (dna == 0)
+    letters = keras.Model([model.get_layer("one_hot").output, model.input["atac"]], model.output)
+    expected = letters.predict_on_batch([np.full((1, 64, 4), dna, np.float32), np.full((1, 64, 2), 0.5, np.float32)])[0, 1]
+    np.testing.assert_allclose(found.baseline_output, expected, atol=1e-6)
+    np.testing.assert_allclose(found.output, model.predict_on_batch(x)[:, 1], atol=1e-6)
+    total = sum(values.sum((1, 2)) for values in found.values.values())
+    np.testing.assert_allclose(total, found.output - found.baseline_output, atol=2e-3)
+
+
+def test_hypothetical_contributions(linear):
+    x, weight = inputs(), linear.get_layer("head").get_weights()[0][:48, 0].reshape(12, 4)
+    letters, base = one_hot(x["sequence"]), np.random.default_rng(3).dirichlet(np.ones(4), (5, 12)).astype(np.float32)
+    found = interpret.integrated_gradients(linear, x, baselines={"sequence": base})
+    np.testing.assert_allclose(found.hypothetical, weight - (base * weight).sum(-1, keepdims=True), atol=1e-6)
+    known = letters.any(-1)
+    assert not known.all()
+    np.testing.assert_allclose((found.hypothetical * letters).sum(-1)[known], found.values["sequence"].sum(-1)[known], atol=1e-6)
+    for correct in (False, True):  # a baseline of zero: the values themselves
+        found = interpret.integrated_gradients(linear, x, correct=correct)
+        np.testing.assert_allclose(found.hypothetical * letters, found.values["sequence"], atol=1e-7)
+        assert (np.abs(found.hypothetical.sum(-1)).max() < 1e-5) == correct
+    atac = keras.Input((6, 2), name="atac")
+    without = keras.Model({"atac": atac}, models.head(keras.layers.Flatten()(atac)))
+    assert interpret.integrated_gradients(without, {"atac": x["atac"]}).hypothetical is None
+
+
+def test_references_are_averaged():
+    """The same as one run from each reference, and complete against the mean output of the references."""
+    keras.utils.set_random_seed(4)
+    model, rng = models.motif_cnn(40, scale=1 / 8), np.random.default_rng(1)
+    codes = rng.integers(0, 4, (6, 40)).astype(np.uint8)
+    references = rng.permuted(np.repeat(codes[None], 3, axis=0), axis=2)
+    found = interpret.integrated_gradients(model, {"sequence": codes}, references=references, output="probability", tolerance=0.001)
+    single = [
+        interpret.integrated_gradients(model, {"sequence": codes}, baselines={"sequence": one_hot(r)}, output="probability", tolerance=0.001)
+        for r in references
+    ]
+    for name in ("hypothetical", "baseline_output", "output"):
+        np.testing.assert_allclose(getattr(found, name), np.mean([getattr(one, name) for one in single], axis=0), atol=1e-6)
+    np.testing.assert_allclose(found.values["sequence"], np.mean([one.values["sequence"] for one in single], axis=0), atol=1e-6)
+    expected = model.predict_on_batch({"sequence": references.reshape(-1, 40)}).reshape(3, 6).mean(0)
+    np.testing.assert_allclose(found.baseline_output, expected, atol=1e-6)
+    gap = found.output - found.baseline_output
+    np.testing.assert_allclose(np.abs(found.values["sequence"].sum((1, 2)) - gap), found.error, atol=1e-6)
+    assert found.error.max() < 2e-3 and (found.steps == np.max([one.steps for one in single], axis=0)).all()
+    np.testing.assert_allclose((found.hypothetical * one_hot(codes)).sum(-1), found.values["sequence"].sum(-1), atol=1e-6)
+    for wrong in (references[:, :5], references[0], references[:0]):
+        with pytest.raises(ValueError, match=r"shape \(references, \*\(6, 40\)\)"):
+            interpret.integrated_gradients(model, {"sequence": codes}, references=wrong)
+    with pytest.raises(ValueError, match="references replace the baseline"):
+        interpret.integrated_gradients(model, {"sequence": codes}, references=references, baselines={"sequence": 0})
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_logit_of_a_softmax_is_the_log_odds_of_the_class(classes, tmp_path):
+    keras.utils.set_random_seed(5)
+    codes, x = models.sequence_input(30)
+    x = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(8, 5, activation="relu")(x))
+    model = keras.Model({"sequence": codes}, models.head(x, classes, "softmax"))
+    model.save(tmp_path / "model.keras")
+    model, x = keras.models.load_model(tmp_path / "model.keras"), inputs(7, 30)["sequence"]
+    p = model.predict_on_batch({"sequence": x}).astype(np.float64)
+    for target in range(classes):
+        found = interpret.integrated_gradients(model, {"sequence": x}, target=target, tolerance=1e-3)
+        np.testing.assert_allclose(found.output, np.log(p[:, target] / (1 - p[:, target])), atol=1e-5)
+        gap = found.output - found.baseline_output
+        np.testing.assert_allclose(found.values["sequence"].sum((1, 2)), gap, atol=2e-3)
+        found = interpret.integrated_gradients(model, {"sequence": x}, target=target, output="probability")
+        np.testing.assert_allclose(found.output, p[:, target], atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_the_better_strand_of_deepbind(hidden):
+    keras.utils.set_random_seed(6)
+    model, x = models.deepbind(50, motifs=4, length=8, hidden=hidden), inputs(9, 50)["sequence"]
+    p = model.predict_on_batch({"sequence": x})[:, 0].astype(np.float64)
+    strands = keras.Model(model.input, model.get_layer("head").output).predict_on_batch({"sequence": x})[..., 0]
+    assert (strands.argmax(1) == 0).any() and (strands.argmax(1) == 1).any()
+    found = interpret.integrated_gradients(model, {"sequence": x}, tolerance=1e-3)
+    np.testing.assert_allclose(found.output, np.log(p / (1 - p)), atol=1e-5)
+    np.testing.assert_allclose(found.values["sequence"].sum((1, 2)), found.output - found.baseline_output, atol=3e-3)
+    mean = keras.Model(model.input, keras.layers.GlobalAveragePooling1D()(model.get_layer("head").output))
+    with pytest.raises(ValueError, match="got GlobalAveragePooling1D"):
+        interpret.integrated_gradients(mean, {"sequence": x})
 
 
 def test_completeness_of_a_nonlinear_joint_model():
@@ -102,5 +199,54 @@ def test_leaves_the_model_as_it_was_and_refuses_nonsense(linear):
         interpret.integrated_gradients(linear, x, steps=8, most_steps=4)
     with pytest.raises(ValueError, match=r"also needs the inputs \['atac'\], got \['sequence'\]"):
         interpret.integrated_gradients(linear, {"sequence": x["sequence"]})
-    with pytest.raises(ValueError, match="'logit' or 'probability'"):
+    with pytest.raises(ValueError, match="'log_probability' or 'probability', got 'logits'"):
         interpret.integrated_gradients(linear, x, output="logits")
+    with pytest.raises(ValueError, match="targets 0 to 0, got 1"):
+        interpret.integrated_gradients(linear, x, target=1)
+
+
+def test_saliency_of_a_linear_model(linear):
+    """The gradient of the loss is that of the logit times how wrong the model is."""
+    x, weight = inputs(), linear.get_layer("head").get_weights()[0][:48, 0].reshape(12, 4)
+    labels, p = np.array([1, 0, 0, 1, 1]), linear.predict_on_batch(x)[:, 0]
+    at_base = (one_hot(x["sequence"]) * weight).sum(-1)
+    np.testing.assert_allclose(interpret.saliency(linear, x, objective="logit", signed=True), at_base, atol=1e-6)
+    np.testing.assert_allclose(interpret.saliency(linear, x, objective="logit"), np.abs(at_base), atol=1e-6)
+    np.testing.assert_allclose(interpret.saliency(linear, x, labels=labels, signed=True), at_base * (p - labels)[:, None], atol=1e-6)
+    np.testing.assert_allclose(interpret.saliency(linear, x), np.abs(at_base) * (1 - p)[:, None], atol=1e-6)
+    assert (interpret.saliency(linear, x)[x["sequence"] == 4] == 0).all()
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_saliency_against_differences(classes):
+    """Central differences of the cross-entropy of the true label, computed from predictions."""
+    keras.utils.set_random_seed(7)
+    codes, letters = models.sequence_input(15)
+    hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Conv1D(6, 4, activation="tanh", kernel_initializer="orthogonal")(letters))
+    head = models.head(hidden * 4) if classes == 1 else models.head(hidden * 4, 2, "softmax")
+    model, x, labels = keras.Model({"sequence": codes}, head), inputs(3, 15)["sequence"], np.array([1, 0, 1])
+    of_letters = keras.Model(model.get_layer("one_hot").output, model.output)
+    nudge, expected = 0.02, np.zeros((3, 15))
+    for row, at in np.argwhere(x < 4):
+        losses = []
+        for sign in (1, -1):
+            moved = one_hot(x[row : row + 1])
+            moved[0, at, x[row, at]] += sign * nudge
+            p = of_letters.predict_on_batch(moved)[0, 0].astype(np.float64)
+            losses.append(-np.log(p if labels[row] else 1 - p))
+        expected[row, at] = (losses[0] - losses[1]) / (2 * nudge)
+    found = interpret.saliency(model, {"sequence": x}, labels=labels, signed=True)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_array_equal(interpret.saliency(model, {"sequence": x}, labels=labels), np.abs(found))
+
+
+def test_saliency_refuses(linear):
+    x = inputs()
+    for labels in (np.ones(4), np.full(5, 2)):
+        with pytest.raises(ValueError, match=r"labels 0 or 1 of shape \(5,\)"):
+            interpret.saliency(linear, x, labels=labels)
+    with pytest.raises(ValueError, match="'loss' or 'logit', got 'logits'"):
+        interpret.saliency(linear, x, objective="logits")
+    with pytest.raises(ValueError, match="linear gives no probability"):
+        interpret.saliency(models.cage_sequence(200), inputs(2, 200))

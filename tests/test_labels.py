@@ -152,6 +152,37 @@ def test_targets_without_peaks_here_are_said_and_wrong_chromosome_names_refused(
         labels.label_matrix(BINS, [peaks.assign(chrom="chr" + peaks.chrom)], ["a"])
 
 
+def test_aliases_rename_the_chromosomes_of_peaks(tmp_path):
+    (tmp_path / "ensembl.bed").write_text("1\t5\t9\nchr1\t250\t260\nMT\t5\t9\n")
+    peaks = pd.DataFrame({"chrom": pd.Categorical(["1", "chr1"]), "start": [5, 250], "end": [9, 260]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = labels.label_matrix(BINS, [tmp_path / "ensembl.bed", peaks], list("ab"), 1, aliases={"1": "chr1", "2": "chr2"})
+    assert found.to_numpy().T.tolist() == [[1, 1, 0, 0, 0]] * 2 and peaks.chrom.tolist() == ["1", "chr1"]
+    swapped = pd.DataFrame({"chrom": ["chr1", "chr2"], "start": [0, 200], "end": [9, 209]})  # both ways at once
+    assert labels.label_matrix(BINS, [swapped], ["a"], 1, aliases={"chr1": "chr2", "chr2": "chr1"}).a.tolist() == [0, 1, 0, 0, 0]
+    assert labels.label_matrix(BINS, [peaks], ["a"], 1, aliases={}).a.tolist() == [0, 1, 0, 0, 0]
+
+
+@needs_bedtools
+def test_yeast_locations_become_labels_of_the_genome(shared_data, monkeypatch, tmp_path):
+    """Against bedtools, with chromosomes renamed by sed."""
+    monkeypatch.setenv(registry.MIRROR, str(shared_data))
+    files = registry.fetch("yeast", roles=["targets"])
+    table = labels.target_table(files.table("targets"))
+    assert len(table) == 20 and set(table.cell) == {"yeast"} and set(table.assay) == {"TF"}
+    sizes = pd.read_csv(shared_data / "sacCer3/sacCer3.fa.gz.fai", sep="\t", header=None)
+    assert set(files.aliases.values()) == set(sizes[0]) - {"chrM"}
+    bins = intervals.tile(pd.DataFrame({"chrom": sizes[0], "start": 0, "end": sizes[1]}), 200)
+    found = labels.label_matrix(bins, table.path[:3], table.name[:3], 1, aliases=files.aliases)
+    renaming = "".join(f"s/^{theirs}\\t/{ours}\\t/;" for theirs, ours in files.aliases.items())
+    for name, path in zip(table.name[:3], table.path[:3], strict=True):
+        renamed = subprocess.run(["sed", renaming, path], capture_output=True, check=True).stdout
+        (tmp_path / "renamed.bed").write_bytes(renamed)
+        np.testing.assert_array_equal(found[name], bedtools(bins, tmp_path / "renamed.bed", 1e-9, tmp_path), err_msg=name)
+    assert found.sum().tolist() == [694, 487, 484]
+
+
 def test_names_are_needed_and_differ():
     with pytest.raises(ValueError, match="peaks 1 is a table, which has no name"):
         labels.label_matrix(BINS, ["a.bed", BINS])

@@ -1,8 +1,15 @@
 import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import false_discovery_control
 
 from nbgenomics import motifs
 
@@ -175,35 +182,92 @@ def test_best_hit_edges():
     assert motifs.best_hit(windows[:0], pwm).empty
 
 
-def test_scan_finds_what_brute_force_finds(vertebrates):
+def every_site(windows, pwm):
+    """Exact: scores in 0.005 bits and p-values of every position and strand, (n, positions, 2), and which of them touch no N."""
+    units = np.round(motifs.log_odds(pwm) * 200)
+    density, low = np.ones(1), int(units.min(axis=1).sum())
+    for column in units:
+        density = np.convolve(density, np.bincount((column - column.min()).astype(int)) / 4)
+    known = ~np.lib.stride_tricks.sliding_window_view(windows == 4, len(pwm), axis=1).any(axis=2)
+    scores = brute_force(windows, units)
+    tail = np.append(density[::-1].cumsum()[::-1], 0)
+    return scores / 200, tail[(scores - low).astype(int)], np.broadcast_to(known[..., None], scores.shape)
+
+
+@pytest.fixture(scope="module")
+def planted(vertebrates):
     rng = np.random.default_rng(5)
-    chosen = {key: vertebrates[key] for key in ("MA0491.3", "MA0139.2", "MA0604.1", "MA0006.2")}
+    chosen = {key: vertebrates[key] for key in ("MA0491.3", "MA0139.2", "MA0604.1", "MA0006.2", "MA1596.1")}
     windows = rng.integers(0, 4, size=(400, 120)).astype(np.uint8)
-    planted = sample(chosen["MA0139.2"].pwm, 40, rng)
-    windows[:20, :15], windows[20:40, -15:] = planted[:20], flip(planted[20:])  # at the edges, on both strands
+    sites = sample(chosen["MA0139.2"].pwm, 40, rng)
+    windows[:20, :15], windows[20:40, -15:] = sites[:20], flip(sites[20:])  # at the edges, on both strands
     windows[300:, 50] = 4
-    hits = motifs.scan(windows, chosen, p_value=5e-4, chunk_bases=120 * 64)
-    assert hits.columns.tolist() == ["row", "start", "end", "strand", "motif", "name", "score", "p_value"]
-    ours = {tuple(hit) for hit in hits[["motif", "row", "start", "end", "strand"]].itertuples(index=False)}
-    assert len(ours) == len(hits)
+    return windows, chosen
+
+
+def test_scan_finds_what_brute_force_finds(planted):
+    windows, chosen = planted
+    before = windows.copy()
+    hits = motifs.scan(Lazy(windows), chosen, p_value=5e-4, chunk_bases=120 * 64)
+    np.testing.assert_array_equal(windows, before)
+    pd.testing.assert_frame_equal(hits, motifs.scan(windows, chosen, p_value=5e-4))  # whatever the chunk
+    assert hits.columns.tolist() == ["row", "start", "end", "strand", "motif", "name", "score", "p_value", "q_value"]
+    assert (hits[["row", "start"]].diff().iloc[1:] @ [1000, 1] >= 0).all()
     for key, motif in chosen.items():
-        length, scores = len(motif.pwm), np.log2(motif.pwm + 1e-4) + 2
-        found = brute_force(windows, scores)
-        n = np.lib.stride_tricks.sliding_window_view(windows == 4, length, axis=1).any(axis=2)
-        weakest = hits.loc[hits["motif"] == key, "score"].min()
-        rows, starts, strands = np.nonzero((found >= weakest - 1e-6) & ~n[..., None]) if np.isfinite(weakest) else ([], [], [])
-        expected = {(key, row, start, start + length, "+-"[strand]) for row, start, strand in zip(rows, starts, strands, strict=True)}
-        without_n = {hit for hit in ours if hit[0] == key and not n[hit[1], hit[2]]}
-        assert without_n == expected
-        for hit in hits[hits["motif"] == key].itertuples():
-            if not n[hit.row, hit.start]:
-                assert hit.score == pytest.approx(found[hit.row, hit.start, "+-".index(hit.strand)], abs=1e-4)
-    assert (hits["p_value"] < 5e-4).all() and (hits["p_value"] > 0).all()
+        scores, p_values, known = every_site(windows, motif.pwm)
+        rows, starts, strands = sites = np.nonzero((p_values < 5e-4) & known)
+        found = hits[hits["motif"] == key].sort_values(["row", "start", "strand"])
+        assert found[["row", "start"]].to_numpy().tolist() == np.column_stack([rows, starts]).tolist()
+        assert (found["strand"] == np.array(["+", "-"])[strands]).all() and (found["end"] - found["start"] == len(motif.pwm)).all()
+        np.testing.assert_allclose(found["score"], scores[sites])
+        np.testing.assert_allclose(found["p_value"], p_values[sites], rtol=1e-9)
+        assert np.abs(found["score"].to_numpy() - brute_force(windows, motifs.log_odds(motif.pwm))[sites]).max(initial=0) < 0.0025 * len(motif.pwm)
     assert "MA0006.2" not in set(hits["motif"])  # 5 bp: even its best site has p = 4 ** -5
     ctcf = hits[hits["motif"] == "MA0139.2"]
     assert ((ctcf["row"] < 20) & (ctcf["start"] == 0) & (ctcf["strand"] == "+")).sum() >= 18
     assert (ctcf["row"].between(20, 39) & (ctcf["end"] == 120) & (ctcf["strand"] == "-")).sum() >= 18
-    assert set(hits["name"]) == {"JUND", "CTCF", "Atf1"}
+    assert set(hits["name"]) == {"JUND", "CTCF", "Atf1", "ZNF460"}
+    flipped = motifs.scan(flip(windows), chosen, p_value=5e-4)
+    assert sorted(flipped["p_value"]) == sorted(hits["p_value"])
+
+
+def test_scan_finds_what_memelite_finds(planted):
+    from memelite import fimo
+
+    windows, chosen = planted
+    windows = windows[:300]  # memelite gives sites that touch an N a score
+    smoothed = {key: (motif.pwm + 0.0025) / 1.01 for key, motif in chosen.items() if key != "MA0006.2"}
+    onehot = (windows[:, None, :] == np.arange(4)[:, None]).astype(np.int8)
+    theirs = fimo({key: pwm.T.copy() for key, pwm in smoothed.items()}, onehot, threshold=5e-4, bin_size=0.005, eps=1e-12)
+    hits = motifs.scan(windows, chosen, p_value=5e-4)
+    for key, table in zip(smoothed, theirs, strict=True):
+        table = table.astype({"sequence_name": int}).rename(columns={"sequence_name": "row"})
+        both = hits[hits["motif"] == key].merge(table, on=["row", "start", "end", "strand"], how="outer", suffixes=("", "_theirs"), indicator=True)
+        alone = both[both["_merge"] != "both"]  # rounding moves sites across the threshold
+        assert len(alone) <= 0.02 * len(both) and (alone[["p_value", "p-value"]].max(axis=1) > 4.5e-4).all(), alone
+        both = both[both["_merge"] == "both"]
+        assert len(both) >= 20
+        np.testing.assert_allclose(both["score"], both["score_theirs"], atol=0.1)
+        assert np.abs(np.log(both["p_value"] / both["p-value"].clip(lower=4.0 ** -len(smoothed[key])))).median() < 0.02
+
+
+@pytest.mark.parametrize("key", ["MA0139.2", "MA0604.1"])
+def test_q_values_are_those_of_scipy(planted, key):
+    windows, chosen = planted
+    _, p_values, known = every_site(windows, chosen[key].pwm)
+    full = np.full(p_values.shape, np.nan)
+    full[known] = false_discovery_control(p_values[known])
+    everything = motifs.scan(windows, {key: chosen[key]}, p_value=1)
+    at = everything["row"], everything["start"], (everything["strand"] == "-").astype(int)
+    assert len(everything) == known.sum() - (p_values[known] >= 1).sum()
+    np.testing.assert_allclose(everything["q_value"], full[at], rtol=1e-9)
+    hits = motifs.scan(windows, {"other": chosen["MA0491.3"], key: chosen[key]}, p_value=5e-4).query("motif == @key")
+    exact = full[hits["row"], hits["start"], (hits["strand"] == "-").astype(int)]
+    assert (hits["q_value"] >= exact - 1e-12).all() and (hits["q_value"] >= hits["p_value"]).all()
+    certain = exact < exact.max()  # the largest may be that of a larger p-value, not listed
+    np.testing.assert_allclose(hits["q_value"][certain], exact[certain], rtol=1e-9)
+    assert certain.any()
+    assert key != "MA0139.2" or ((hits["q_value"] < 0.05).sum() >= 30)
 
 
 def test_scan_p_values_are_nearly_exact(vertebrates):
@@ -211,15 +275,88 @@ def test_scan_p_values_are_nearly_exact(vertebrates):
     words = np.array(list(itertools.product(range(4), repeat=8)), np.uint8)
     hits = motifs.scan(words, {"m": motif}, p_value=1e-3)
     plus = hits[hits["strand"] == "+"]
-    scores = np.sort((np.log2(motif.pwm + 1e-4) + 2)[np.arange(8), words].sum(axis=1))
-    exact = (len(scores) - np.searchsorted(scores, plus["score"].to_numpy() - 1e-6)) / len(scores)
-    np.testing.assert_allclose(plus["p_value"], exact, rtol=0.25)
-    assert len(plus) == pytest.approx((exact < 1e-3).sum(), abs=3)
+    every = motifs.log_odds(motif.pwm)[np.arange(8), words].sum(axis=1)
+    exact = (len(words) - np.searchsorted(np.sort(every), every[plus["row"]] - 1e-6)) / len(words)
+    np.testing.assert_allclose(plus["p_value"], exact, rtol=0.02, atol=1.1 * 4.0**-8)
+    assert len(plus) == (len(words) - np.searchsorted(np.sort(every), every - 1e-6) < 1e-3 * len(words)).sum()
 
 
-def test_scan_without_hits():
-    hits = motifs.scan(np.zeros((3, 20), np.uint8), {"m": motifs.to_pwm(np.eye(4)[[1, 2] * 5])})
-    assert hits.empty and "p_value" in hits
+def test_scan_edges():
+    pwm = motifs.to_pwm(np.eye(4)[[1, 2] * 5])
+    hits = motifs.scan(np.zeros((3, 20), np.uint8), {"m": pwm})
+    assert hits.empty and "q_value" in hits
+    assert motifs.scan(np.zeros((3, 9), np.uint8), {"m": pwm}).empty and motifs.scan(np.zeros((0, 20), np.uint8), {"m": pwm}).empty
+    site = np.array([[1, 2] * 5, [1, 2] * 4 + [1, 4]], np.uint8)
+    assert motifs.scan(site, {"m": pwm, "long": np.full((30, 4), 0.25)})[["row", "strand"]].to_numpy().tolist() == [[0, "+"], [0, "-"]]
+    for arguments in ({}, 0.1), ({"m": pwm}, 0), ({"m": pwm}, 2):
+        with pytest.raises(ValueError, match="at least one motif, and p_value above 0"):
+            motifs.scan(site, *arguments)
+    with pytest.raises(ValueError, match="odd is no PWM"):
+        motifs.scan(site, {"odd": pwm * 2})
+
+
+@pytest.mark.parametrize("length", [1, 9, 30])
+@pytest.mark.parametrize("both_strands", [True, False])
+def test_affinity_is_that_of_brute_force(length, both_strands):
+    rng = np.random.default_rng(length)
+    pwm, background = rng.dirichlet([0.5] * 4, size=length), [0.3, 0.2, 0.2, 0.3]
+    windows = rng.choice(5, size=(2100, 40), p=[0.24, 0.24, 0.24, 0.24, 0.04]).astype(np.uint8)
+    windows[7], windows[8] = 4, np.arange(40) % 4
+    odds = np.column_stack([(pwm + 0.01 * np.array(background)) / 1.01 / background, np.full(length, np.nan)])
+    places = np.lib.stride_tricks.sliding_window_view(windows, length, axis=1)
+    ratios = [strand[np.arange(length), places].prod(axis=2) for strand in (odds, odds[::-1][:, COMPLEMENT])[: 1 + both_strands]]
+    ratios = np.ma.masked_invalid(np.concatenate(ratios, axis=1))
+    for how in ("mean", "max", "sum"):
+        found = motifs.affinity(Lazy(windows), pwm, both_strands, background, how)
+        np.testing.assert_allclose(found, getattr(ratios, how)(axis=1).filled(np.nan), rtol=1e-10)
+        assert found.dtype == np.float64 and np.isnan(found[7]) and found[8] > 0
+    if both_strands:
+        best = motifs.best_hit(windows[8:9], pwm, background=background)["score"][0]
+        assert motifs.affinity(windows[8:9], pwm, True, background, "max")[0] == pytest.approx(2.0**best, rel=1e-4)
+        np.testing.assert_allclose(motifs.affinity(flip(windows), pwm), motifs.affinity(windows, pwm), rtol=1e-10)
+
+
+def test_affinity_errors():
+    with pytest.raises(ValueError, match="mean, max or sum, not 'median'"):
+        motifs.affinity(np.zeros((2, 20), np.uint8), np.full((5, 4), 0.25), how="median")
+    with pytest.raises(ValueError, match="shorter than the motif"):
+        motifs.affinity(np.zeros((2, 4), np.uint8), np.full((5, 4), 0.25))
+    assert motifs.affinity(np.zeros((0, 20), np.uint8), np.full((5, 4), 0.25)).shape == (0,)
+
+
+def test_modisco_files(tmp_path):
+    rng = np.random.default_rng(3)
+    codes, hypothetical = rng.integers(0, 5, (6, 30)).astype(np.uint8), rng.normal(size=(6, 30, 4))
+    assert motifs.write_modisco(tmp_path / "out", codes, hypothetical) == tmp_path / "out"
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["ohe.npz", "shap.npz"]
+    ohe, shap = (np.load(tmp_path / "out" / name)["arr_0"] for name in ("ohe.npz", "shap.npz"))  # the name that modisco-lite reads
+    assert ohe.shape == shap.shape == (6, 4, 30) and ohe.dtype == shap.dtype == np.float32
+    for row, position in itertools.product(range(6), range(30)):
+        assert ohe[row, :, position].tolist() == [float(codes[row, position] == base) for base in range(4)]
+    np.testing.assert_allclose(shap[2, 3], hypothetical[2, :, 3], rtol=1e-6)
+    for bad in (hypothetical[:5], hypothetical.transpose(0, 2, 1), np.full_like(hypothetical, np.nan)):
+        with pytest.raises(ValueError, match="finite hypothetical"):
+            motifs.write_modisco(tmp_path / "bad", codes, bad)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_modisco_finds_planted_motifs(tmp_path, vertebrates):
+    modisco = os.environ.get("MODISCO") or shutil.which("modisco", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if modisco is None:
+        pytest.skip("modisco-lite is not installed (or set MODISCO to its command)")
+    rng = np.random.default_rng(0)
+    odds = motifs.log_odds(vertebrates["MA0139.2"].pwm)
+    odds = odds - odds.mean(axis=1, keepdims=True)
+    codes = rng.integers(0, 4, (600, 100)).astype(np.uint8)
+    hypothetical, starts = 0.03 * rng.normal(size=(600, 100, 4)), rng.integers(0, 86, 600)[:, None] + np.arange(15)
+    codes[np.arange(600)[:, None], starts] = sample(vertebrates["MA0139.2"].pwm, 600, rng)
+    hypothetical[np.arange(600)[:, None], starts] += odds
+    motifs.write_modisco(tmp_path, codes, hypothetical)
+    subprocess.run([modisco, "motifs", "-s", "ohe.npz", "-a", "shap.npz", "-n", "600", "-w", "100", "-o", "found.h5"], cwd=tmp_path, check=True)
+    with h5py.File(tmp_path / "found.h5") as file:
+        pattern = motifs.trim(file["pos_patterns/pattern_0/sequence"][:])
+    best = motifs.match({"found": pattern}, vertebrates, top=1).iloc[0]
+    assert best["name"] == "CTCF" and best["q_value"] < 1e-4
 
 
 def test_match_reports_offset_and_strand_by_construction(vertebrates):

@@ -16,10 +16,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pysam
 import pytest
 
-from nbgenomics import registry
+from nbgenomics import genome, intervals, registry
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 BODY = bytes(range(256)) * 4_000  # about 1 MB
@@ -321,6 +323,19 @@ def test_own_collection(tmp_path, cache):
         registry.fetch(own)
 
 
+def test_aliases_and_shift(tmp_path, cache, monkeypatch):
+    (tmp_path / "a.bed").write_text("")
+    own = tmp_path / "mine.toml"
+    files = '[[files]]\nrole = "atac"\npath = "a.bed"\nshift = [4, -4]\n'
+    own.write_text(files)
+    assert registry.fetch(own).aliases == {} and registry.fetch(own).table("atac")["shift"].tolist() == [[4, -4]]
+    own.write_text('[aliases]\n1 = "chr1"\nMT = "chrM"\n' + files)
+    assert registry.fetch(own).aliases == {"1": "chr1", "MT": "chrM"}
+    own.write_text("[aliases]\n1 = 1\n" + files)
+    with pytest.raises(ValueError, match=r"mine\.toml: \[aliases\] has lines like .*, got 1 = 1"):
+        registry.fetch(own)
+
+
 def test_bam_gets_an_index(tmp_path):
     header = {"HD": {"VN": "1.6", "SO": "coordinate"}, "SQ": [{"SN": "a", "LN": 100}]}
     with pysam.AlignmentFile(tmp_path / "a.bam", "wb", header=header):
@@ -335,10 +350,10 @@ def test_bam_gets_an_index(tmp_path):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match=r"unknown collection 'jund'; known are chr20, deepsea, demo, dream, encode, .*yeast, or give the path"):
+    with pytest.raises(ValueError, match=r"unknown collection 'jund'; known are chr20, .*demo, .*yeast, or give the path"):
         registry.fetch("jund")
-    with pytest.raises(ValueError, match=r"no role 'atac'; it has genome, peaks, dnase"):
-        registry.fetch("demo", roles=["atac"])
+    with pytest.raises(ValueError, match=r"no role 'variants'; it has genome, peaks, dnase"):
+        registry.fetch("demo", roles=["variants"])
     with pytest.raises(FileNotFoundError, match="no collection file"):
         registry.fetch("nowhere/mine.toml")
     with pytest.raises(ValueError, match=r"confirm=True"):
@@ -350,6 +365,7 @@ def test_demo(cache):
     assert files.simulated and files.split == {"valid": ["chr3", "chr7"], "test": ["chr4", "chr8"]} and files["dnase"][0].name == "dnase_lab_a.bam"
     assert all(path.is_file() and cache in path.parents for path in [*files["genome"], *files["peaks"], *files["dnase"], *files.truth.values()])
     assert registry.fetch("demo") == files
+    assert files.table("atac")["shift"].tolist() == [[4, -4]] and len(files["atac_peaks"]) == 1 and len(files["targets"]) == 9
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")
@@ -372,3 +388,60 @@ def test_one_wrong_base_is_noticed(monkeypatch, tmp_path):
     with pytest.raises(registry.CorruptFile, match="md5 of sequence chrM"):
         registry.fetch("yeast", roles="genome")
     shutil.rmtree(tmp_path / "sacCer3")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")
+@pytest.mark.parametrize("name", ["deepbind", "gm12878"])
+def test_entries_agree_with_the_origins(name, monkeypatch):
+    monkeypatch.setenv(registry.MIRROR, str(DATA))
+    files, entries = registry.fetch(name), registry._read(name)[0]["files"]
+    assert len(files.paths) == len(entries) == {"deepbind": 20, "gm12878": 17}[name]
+    origins = pd.read_csv(DATA / "origins.tsv", sep="\t", index_col="path")
+    for entry in entries:
+        origin = origins.loc[entry["path"]]
+        assert entry["bytes"] == origin.bytes and entry.get("sha256", origin.sha256) == origin.sha256
+        assert origin.source.startswith(entry["url"]) if "url" in entry else entry["optional"] and "https" not in origin.source
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")
+def test_deepbind_pairs_training_and_test_files(monkeypatch):
+    monkeypatch.setenv(registry.MIRROR, str(DATA))
+    files = registry.fetch("deepbind")
+    train, test = files.table("train_sequences"), files.table("test_sequences")
+    assert train.name.tolist() == test.name.tolist() and train.cell.tolist() == test.cell.tolist() and len(train) == 10 and not files.split
+    for a, b, name in zip(train.path, test.path, train.name, strict=True):
+        assert a.name.removesuffix("_AC.seq.gz") == b.name.removesuffix("_B.seq.gz") and a.name.startswith(f"{name}_")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")
+def test_gm12878_splits_lie_where_the_fragments_do(monkeypatch):
+    monkeypatch.setenv(registry.MIRROR, str(DATA))
+    files = registry.fetch("gm12878")
+    fragments = intervals.read_bed(files["atac"])
+    spans = pd.DataFrame([(split, *intervals.parse_region(text)) for split, texts in files.split.items() for text in texts])
+    spans.columns = ["split", "chrom", "start", "end"]
+    assert spans.end.max() == fragments.end.max() and (spans.end - spans.start).sum() == spans.end.max()  # no gap, and nothing twice
+    share = (spans.end - spans.start).groupby(spans.split).sum() / spans.end.max()
+    assert share.round(2).to_dict() == {"train": 0.63, "valid": 0.15, "test": 0.22}
+    for path in files["targets"]:
+        sites = intervals.read_bed(path).query("chrom == 'chr20'").reset_index(drop=True)
+        assert min(np.unique(intervals.split_regions(sites, **files.split), return_counts=True)[1]) >= 5
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")
+@pytest.mark.parametrize("name", ["gm12878", "yeast"])
+def test_shifted_cuts_lie_in_the_middle_of_tn5s_site(name, monkeypatch):
+    """What Tn5 prefers is symmetric: around a cut, base frequencies equal those of the other strand, and around its neighbours they do not."""
+    monkeypatch.setenv(registry.MIRROR, str(DATA))
+    files = registry.fetch(name, roles=["genome", "atac"])
+    fragments = intervals.read_bed(files["atac"]).drop_duplicates(["chrom", "start", "end"]).query("start > 50").sample(20_000, random_state=0)
+    windows, (first, last) = genome.open_genome(files["genome"]), files.table("atac")["shift"][0]
+    for cut in (fragments.start + first, fragments.end - 1 + last):
+        letters = np.asarray(windows.windows(fragments[["chrom"]].assign(start=cut - 12, end=cut + 13)))
+        shares = np.stack([(letters == base).mean(axis=0) for base in range(4)], axis=1)
+        shares -= shares.mean(axis=0)
+        likeness = {}
+        for offset in range(-3, 4):
+            around = shares[12 + offset - 9 : 12 + offset + 10]
+            likeness[offset] = (around * around[::-1, ::-1]).sum() / (around**2).sum()
+        assert max(likeness, key=likeness.get) == 0 and likeness[0] > 0.9

@@ -12,7 +12,7 @@ import pyjaspar
 import pysam
 import pytest
 
-from nbgenomics import simulate, simulate_regulatory
+from nbgenomics import coverage, simulate, simulate_regulatory
 
 SMALL = {
     "chromosomes": {"chrA": 300_000, "chrB": 150_000},
@@ -155,7 +155,7 @@ def test_too_many_elements_are_refused(tmp_path):
     assert not (tmp_path / "demo").exists()
 
 
-JUND = {  # sha256 of version 1 (seed 1), before there were other chromosomes: README's numbers are of these
+BEFORE = {  # sha256 of seed 1, JunD's of version 1, the others of version 3, before there was ATAC-seq: README's numbers are of these
     "chr1": "cfc48d42cdd23a37",
     "chr2": "a6fd79d350dd4a3d",
     "chr3": "742750d2ebd20801",
@@ -165,6 +165,15 @@ JUND = {  # sha256 of version 1 (seed 1), before there were other chromosomes: R
     "open.bed": "a576ee476579feb8",
     "dnase_lab_a.bam": "3546b7b2ebf97061",
     "dnase_lab_b.bam": "d933fce48c383fc7",
+    "chr5": "7e3b9e5dbd86f54d",
+    "chr8": "aec9fb1dd0a43677",
+    "elements.tsv": "cfa4c755a0dd1863",
+    "element_sites.tsv": "54bc5614fe1d3d49",
+    "genes.bed": "32080c46d1c07c58",
+    "targets/CTCF.narrowPeak": "a701e25ad40b8086",
+    "targets/H3K27ac.narrowPeak": "a7f33c968b5351d7",
+    "cage.bam": "f01f142a81bf8073",
+    "promoter_dnase.bam": "f390c5faef91adf6",
 }
 
 
@@ -187,24 +196,25 @@ def short_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def test_the_jund_part_is_what_it_always_was(whole):
-    found = {name: short_hash((whole / name).read_bytes()) for name in JUND if name.endswith((".narrowPeak", ".tsv", ".bed"))}
+def test_the_older_files_are_what_they_always_were(whole):
+    found = {name: short_hash((whole / name).read_bytes()) for name in BEFORE if name.endswith((".narrowPeak", ".tsv", ".bed"))}
     with pysam.FastaFile(str(whole / "genome.fa")) as fasta:
-        found |= {name: short_hash(fasta.fetch(name).encode()) for name in JUND if name.startswith("chr")}
+        found |= {name: short_hash(fasta.fetch(name).encode()) for name in BEFORE if name.startswith("chr")}
         assert list(fasta.references) == [*simulate.CHROMOSOMES, *simulate.REGULATORY]
-    for name in JUND:
+    for name in BEFORE:
         if name.endswith(".bam"):
             with pysam.AlignmentFile(whole / name) as bam:
                 found[name] = short_hash("".join(read.to_string() for read in bam).encode())
-    assert found == JUND
+    assert found == BEFORE
 
 
 def test_same_seed_same_regulatory_files(tmp_path):
     small = SMALL | {"regulatory": {"chrR": 150_000}}
     first, again, other = (simulate.demo(tmp_path / name, seed=seed, **small) for name, seed in (("first", 1), ("again", 1), ("other", 2)))
     names = [path.relative_to(first) for path in first.rglob("*") if path.is_file() and path.name != "parameters.json"]
-    assert len(names) > 22 and all((first / name).read_bytes() == (again / name).read_bytes() for name in names)
-    assert (first / "cage.bam").read_bytes() != (other / "cage.bam").read_bytes()
+    assert len(names) > 24 and all((first / name).read_bytes() == (again / name).read_bytes() for name in names)
+    for name in ("cage.bam", "atac.bed.gz", "atac.broadPeak"):
+        assert (first / name).read_bytes() != (other / name).read_bytes()
 
 
 def test_elements_lie_on_their_own_chromosomes(whole, elements):
@@ -295,6 +305,83 @@ def test_chromatin_tells_more_than_dna_and_both_most(whole, elements):
     assert 0.7 < of_chromatin < 0.9 and 0.7 < of_dna < 0.9 and of_both > of_chromatin + 0.04
 
 
+@pytest.fixture(scope="module")
+def fragments(whole):
+    return pd.read_csv(whole / "atac.bed.gz", sep="\t", header=None, names=["chrom", "start", "end"])
+
+
+def test_fragments_are_a_sorted_file_of_two_classes_of_length(fragments):
+    assert 340_000 < len(fragments) < 360_000 and fragments.equals(fragments.sort_values(["chrom", "start", "end"], ignore_index=True))
+    assert set(fragments["chrom"]) == set(simulate.REGULATORY) and (fragments["start"] >= 0).all() and (fragments["end"] <= 800_000).all()
+    length = fragments["end"] - fragments["start"]
+    free, between, nucleosome = (length.between(*span).mean() for span in ((30, 130), (140, 160), (180, 240)))
+    assert length.min() >= 30 and free > 0.6 and 0.15 < nucleosome < 0.35 and between < 0.1
+
+
+def around_sites(whole, sites, shift):
+    """Cuts (n, 80, 2) at each base from 30 bp before the first base of sites, in the order of the genome."""
+    window = sites[["chrom"]].assign(start=sites["start"] - 30, end=sites["start"] + 50)
+    return coverage.from_fragments(whole / "atac.bed.gz", window, bin_size=1, stranded=True, shift=shift)
+
+
+def test_bound_sites_are_footprints_once_the_cuts_are_shifted(whole, elements, element_sites):
+    opened = element_sites["element"].isin(elements.loc[elements["open"], "element"])
+    able = element_sites[opened & element_sites["factor"].isin(simulate_regulatory.FACTORS)]
+    bound, unbound = (around_sites(whole, able[able["bound"] == state], (4, -4)) for state in (True, False))
+    raw = around_sites(whole, able[able["bound"]], (0, 0))
+    shortest = (able["end"] - able["start"]).min()
+    for strand in (0, 1):
+        profile, control = bound[..., strand].mean(0), unbound[..., strand].mean(0)
+        inside, shoulder = slice(30, 30 + shortest), slice(22, 30)
+        assert profile[inside].max() < 0.4 * profile[shoulder].min()  # sharp to the base
+        assert profile[shoulder].mean() > 1.25 * profile[:22].mean()
+        assert 0.7 < control[inside].mean() / control[:22].mean() < 1.4
+        edge = 26 if strand == 0 else 34
+        np.testing.assert_array_equal(raw[:, 10 + edge - 30 : 40 + edge - 30, strand], bound[:, 10:40, strand])
+        assert raw[:, edge - 1, strand].sum() > 3 * raw[:, edge, strand].sum()
+    for factor, mine in able.groupby("factor"):
+        cuts = [around_sites(whole, mine[mine["bound"] == state], (4, -4)) for state in (True, False)]
+        depth = [part[:, 30 : 30 + shortest].mean() / part[:, :22].mean() for part in cuts]
+        assert depth[0] < 0.45 and depth[1] > 0.65, factor
+
+
+def test_tn5_prefers_the_same_words_on_both_strands(whole, fragments):
+    """Rate of cuts over 5-mers of closed chromatin and open: it differs, and a word's is that of its reverse complement."""
+    with pysam.FastaFile(str(whole / "genome.fa")) as fasta:
+        codes = np.array(["ACGT".index(base) for base in fasta.fetch("chr6")])
+    words = np.sum([codes[i : len(codes) - 4 + i] * 4 ** (4 - i) for i in range(5)], axis=0)  # of the 5 bases whose middle is word + 2
+    mine = fragments[fragments["chrom"] == "chr6"]
+    cut = np.concatenate([mine["start"] + 4, mine["end"] - 5])
+    rate = np.bincount(words[cut - 2], minlength=1024) / np.bincount(words, minlength=1024)
+    turned = np.sum([(3 - (np.arange(1024) // 4**i % 4)) * 4 ** (4 - i) for i in range(5)], axis=0)
+    often = np.bincount(words, minlength=1024) > 500
+    often &= often[turned]
+    assert np.log(rate[often]).std() > 0.3 and np.corrcoef(np.log(rate[often]), np.log(rate[turned][often]))[0, 1] > 0.8
+
+
+def test_fragments_and_their_peaks_mark_open_elements(whole, elements, tmp_path):
+    """Depth by bedtools."""
+
+    def bedtools(*command):
+        return [
+            line.split("\t")
+            for line in subprocess.run(["bedtools", *map(str, command)], capture_output=True, check=True, text=True).stdout.splitlines()
+        ]
+
+    near = elements.assign(start=elements["centre"] - 100, end=elements["centre"] + 100)[["chrom", "start", "end"]]
+    near.to_csv(tmp_path / "near.bed", sep="\t", index=False, header=False)
+    depth = np.array([float(row[-1]) for row in bedtools("coverage", "-mean", "-a", tmp_path / "near.bed", "-b", whole / "atac.bed.gz")])
+    opened = elements["open"].to_numpy()
+    assert depth[opened].mean() > 5 * depth[~opened].mean()
+    assert np.corrcoef(np.log(depth[opened]), np.log(elements.loc[opened, "openness"]))[0, 1] > 0.7
+    hit = np.array([int(row[-1]) > 0 for row in bedtools("intersect", "-c", "-a", tmp_path / "near.bed", "-b", whole / "atac.broadPeak")])
+    assert hit[opened].mean() > 0.7 and hit[~opened].mean() < 0.02
+    found = bedtools("coverage", "-mean", "-a", whole / "atac.broadPeak", "-b", whole / "atac.bed.gz")
+    assert {len(row) for row in found} == {10} and min(int(row[2]) - int(row[1]) for row in found) >= 100  # broadPeak's 9 columns, and the depth
+    usual = [float(row[-1]) / float(row[6]) for row in found]
+    assert max(usual) - min(usual) < 0.01 and min(float(row[6]) for row in found) >= 3
+
+
 def test_regulatory_chromosomes_may_be_left_out(tmp_path):
     folder = simulate.demo(tmp_path / "demo", **SMALL)
-    assert not (folder / "cage.bam").exists() and (folder / "dnase_x.bam").exists()
+    assert not (folder / "atac.bed.gz").exists() and not (folder / "cage.bam").exists() and (folder / "dnase_x.bam").exists()
