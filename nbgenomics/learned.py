@@ -91,7 +91,7 @@ def class_optimum(
         with tf.GradientTape() as tape:
             tape.watch(values)
             said = head(body({"sequence": values, **others}, training=False))
-            loss = penalty * tf.reduce_sum(values**2, (1, 2)) / 2 - said
+            loss = penalty * tf.reduce_sum(values**2, (1, 2)) - said
         return said, loss, tape.gradient(loss, values)
 
     @tf.function(autograph=False)
