@@ -1,11 +1,10 @@
-"""Training throughput of our nets as a fraction of the same net trained on one batch that is always the same, and integrated gradients."""
+"""Training throughput of our nets as a fraction of the same net trained on one batch that is always the same."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tempfile
-import time
 from pathlib import Path
 
 import keras
@@ -14,7 +13,7 @@ import pandas as pd
 import tensorflow as tf
 from measure import interleave
 
-from nbgenomics import datasets, genome, interpret, models
+from nbgenomics import datasets, genome, models
 
 BATCH, STEPS, ROUNDS = 64, 200, 5
 LARGE = 6  # steps of the nets with millions of parameters
@@ -54,7 +53,6 @@ def main() -> None:
             rows = regions[: BATCH * steps]
             data = datasets.WindowDataset({"sequence": hg.windows(rows, width)}, labels[: len(rows)], rows)
             compare(name, build, data, steps, rounds=3, goal=0.95)
-        attribution(models.jund_sequence(500, 1), hg.windows(regions[:512], 500)[:])
 
 
 def compare(name: str, build, data: datasets.WindowDataset, steps: int = STEPS, rounds: int = ROUNDS, goal: float = 0.9) -> None:
@@ -75,29 +73,6 @@ def compare(name: str, build, data: datasets.WindowDataset, steps: int = STEPS, 
     fed, flips = ((min(taken["limit"][0]) / min(taken[key][0]), np.median(taken["limit"][1] / taken[key][1])) for key in ("fed", "flips"))
     verdict = f"  goal {goal}: {'reached' if fed[1] >= goal else 'MISSED'}" if "sequence" in data.inputs else ""
     print(f"{name:28}{rates}" + "".join(f"{fed[kind]:11.2f}{flips[kind]:13.2f}" for kind in (0, 1)) + verdict, flush=True)
-
-
-def attribution(model, codes: np.ndarray) -> None:
-    """Integrated gradients, 64 steps: all rows and steps in large batches, against a Python loop over rows and steps."""
-    one_hot, body = np.eye(5, 4, dtype=np.float32).take(codes, axis=0), interpret._cut(model)
-
-    def loop(rows: int) -> None:
-        for row in one_hot[:rows]:
-            for alpha in (np.arange(64) + 0.5) / 64:
-                with tf.GradientTape() as tape:
-                    point = tf.constant(alpha * row[None], tf.float32)
-                    tape.watch(point)
-                    out = body({"sequence": point}, training=False)
-                tape.gradient(out, point)
-
-    interpret.integrated_gradients(model, {"sequence": codes[:64]}, most_steps=64)
-    start = time.perf_counter()
-    interpret.integrated_gradients(model, {"sequence": codes}, most_steps=64)
-    batched = len(codes) / (time.perf_counter() - start)
-    start = time.perf_counter()
-    loop(2)
-    single = 2 / (time.perf_counter() - start)
-    print(f"integrated gradients, 64 steps, 500 bp: {batched:,.0f} windows/s; a Python loop over steps {single:.1f}/s ({batched / single:,.0f}x)")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from nbgenomics import runs, sweeps
+from nbgenomics import motifs, runs, sweeps
 
 pytestmark = pytest.mark.notebook
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -216,3 +216,86 @@ def test_cage_on_real_yeast(tmp_path, shared_data, monkeypatch):
     assert table.loc["ridge, chromatin", "low"] > 0.15 and 200 < table.loc["chromatin", "n"] < 300
     predictions = pd.read_csv(run.folder / "tables/predictions.csv")
     assert set(predictions.chrom) <= {"chrI", "chrII"}
+
+
+def test_deepatac_on_demo(tmp_path):
+    """The planted truth: cuts help beyond DNA, other bins' cuts hurt, absent cuts have a share, and bound sites differ from unbound ones."""
+    run = runs.run_notebook(NOTEBOOKS / "05_deepatac.ipynb", {"n_boot": 100}, tmp_path / "run")
+    assert run.status == "finished"
+    wins = pd.read_csv(run.folder / "tables/wins.csv").set_index(["where", "rival"])
+    assert set(wins.index.get_level_values("where")) == {"all test bins", "inside ATAC peaks"} and (wins.n == 6).all()
+    assert wins.loc[("all test bins", "DNA only"), "low"] > 0
+    control = pd.read_csv(run.folder / "tables/control.csv").query("metric == 'auprc'").set_index(["model", "inputs"]).value
+    assert control["DeepATAC", "cuts of other bins"] < control["DeepATAC", "intact"] - 0.05
+    assert score(run, "", "completeness_error_median")["value"] < 0.02
+    among = pd.read_csv(run.folder / "tables/among_sites.csv").groupby("model").value.mean()
+    assert among["DeepATAC"] > among["DNA only"]
+    assert {f"charts/{name}.png" for name in ("attribution", "aligned", "against_dna", "precision_recall", "tracks")} <= set(run.files())
+    assert np.load(run.folder / "predictions.npz")["predicted"].shape[1] == 6
+
+
+@pytest.mark.parametrize("signal", ["counts", "smoothed"])
+def test_deepatac_reads_other_signals_than_binary_cuts(tmp_path, signal):
+    given = {"signal": signal, "epochs": 1, "n_boot": 5, "width": 1000, "scale": 0.05, "batch_size": 64}
+    run = runs.run_notebook(NOTEBOOKS / "05_deepatac.ipynb", given, tmp_path / "run")
+    assert run.status == "finished" and f"mean {signal} signal" in (tmp_path / "run/notebook.ipynb").read_text()
+
+
+def test_deepatac_on_real_yeast(tmp_path, shared_data, monkeypatch):
+    """A few epochs, with peaks called here where MACS is installed; 18 of the 20 factors have a fungal profile."""
+    monkeypatch.setenv("NBGENOMICS_MIRROR", str(shared_data))
+    called = bool(shutil.which("macs3") or shutil.which("macs2"))
+    given = {"dataset": "yeast", "min_overlap": 1.0, "epochs": 4, "n_boot": 50, "macs": called}
+    run = runs.run_notebook(NOTEBOOKS / "05_deepatac.ipynb", given, tmp_path / "run")
+    mean = score(run, "mean of factors", "auprc")
+    assert mean["low"] > 1.5 * mean["baseline"] and len(run.manifest["scores"]) == 43
+    wins = pd.read_csv(run.folder / "tables/wins.csv").set_index(["where", "rival"])
+    assert wins.loc[("all test bins", "FIMO in peaks"), "n"] == 18 and wins.loc[("all test bins", "DNA only"), "n"] == 20
+    if called:  # as many as the reference set of the same fragments, called by MACS3 3.0.4
+        assert "2,111 ATAC peaks" in (tmp_path / "run/notebook.ipynb").read_text()
+
+
+@pytest.fixture(scope="module")
+def learned_motifs(tmp_path_factory):
+    given = {"factors": "GABPA,REST", "n_boot": 100}
+    return runs.run_notebook(NOTEBOOKS / "06_motif_visualisation.ipynb", given, tmp_path_factory.mktemp("motif") / "run")
+
+
+def test_planted_motifs_are_found_by_optimum_and_by_attribution(learned_motifs):
+    own = pd.read_csv(learned_motifs.folder / "tables/own_profile.csv").set_index(["factor", "way"])
+    for factor in ("GABPA", "REST"):
+        for way in ("class optimum", "attribution"):
+            assert own.loc[(factor, way), "q_value"] < 0.05, (factor, way)
+    planted = pd.read_csv(learned_motifs.folder / "tables/planted_bases.csv").query("metric == 'auprc'")
+    assert len(planted) == 2 and (planted.low > 2 * planted.baseline).all()
+    found = motifs.read_meme(learned_motifs.folder / "motifs/found.meme")
+    assert {"GABPA,_class_optimum", "REST,_attribution"} <= set(found)
+
+
+def test_nets_of_one_factor_are_compared_and_their_motifs_scored(learned_motifs):
+    assert score(learned_motifs, "mean of factors", "auroc")["low"] > 0.9
+    against = pd.read_csv(learned_motifs.folder / "tables/against_deepbind.csv").set_index("target")
+    assert against.loc["mean of factors", "difference"] == pytest.approx(against.loc[["GABPA", "REST"], "difference"].mean())
+    affinity = pd.read_csv(learned_motifs.folder / "tables/affinity.csv").set_index(["target", "motif"]).value
+    assert affinity["GABPA", "attribution"] > 0.9 and affinity["GABPA", "JASPAR MA0062.4"] > 0.9
+    other = pd.read_csv(learned_motifs.folder / "tables/negatives.csv")
+    assert set(other.negatives) == {"shuffled", "genomic"} and len(other) == 4
+    onehot, shares = (np.load(learned_motifs.folder / f"modisco/{name}.npz")["arr_0"] for name in ("ohe", "shap"))
+    assert onehot.shape == shares.shape and onehot.shape[1:] == (4, 101)
+
+
+def test_recurrent_nets_show_where_they_make_up_their_minds(tmp_path):
+    given = {"factors": "GABPA", "architecture": "motif_cnn_rnn", "epochs": 2, "n_boot": 20, "steps": 20, "negatives": "genomic", "most": 200}
+    run = runs.run_notebook(NOTEBOOKS / "06_motif_visualisation.ipynb", given, tmp_path / "run")
+    assert run.status == "finished" and "charts/temporal.png" in run.files()
+
+
+def test_deep_motif_on_real_sequences(tmp_path, shared_data, monkeypatch):
+    """CTCFL in K562, a part of the data: both nets learn it, and the network's motif is CTCF's."""
+    monkeypatch.setenv("NBGENOMICS_MIRROR", str(shared_data))
+    given = {"dataset": "deepbind", "factors": "CTCFL", "most": 2500, "epochs": 8, "n_boot": 50, "architecture": "deep_motif", "learning_rate": 0.003}
+    run = runs.run_notebook(NOTEBOOKS / "06_motif_visualisation.ipynb", given, tmp_path / "run")
+    auc = pd.read_csv(run.folder / "tables/scores.csv").query("target == 'CTCFL' and metric == 'auroc'").set_index("model").value
+    assert auc["deepbind"] > 0.93 and auc["deep_motif"] > 0.95
+    best = pd.read_csv(run.folder / "tables/matches.csv").query("way == 'attribution'").iloc[0]
+    assert re.search("CTCF", best["name"]) and best.q_value < 1e-3
