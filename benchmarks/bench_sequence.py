@@ -1,5 +1,6 @@
-"""Sequence: building the code cache, windows as codes and as one-hot, memory for 50,000 windows of a large genome, against other libraries."""
+"""Sequence: building the code cache, windows as codes and as one-hot, memory for 50,000 windows of a large genome, shuffles, against others."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -197,6 +198,37 @@ def one_memory(length: int) -> None:
     print(most, used("RssFile"))
 
 
+def shuffles() -> None:
+    """Shuffles that keep dinucleotides; the other is such a walk in plain Python, last exits drawn until they form a tree."""
+    from nbgenomics import sequences
+
+    codes, rng = np.random.default_rng(0).integers(0, 4, (2_000, 101), np.uint8), np.random.default_rng(1)
+
+    def plain() -> None:
+        for row in codes:
+            letters, last = row.tolist(), int(row[-1])
+            followers = {a: [b for x, b in itertools.pairwise(letters) if x == a] for a in set(letters)}
+            while True:  # last exits drawn until all of them lead to the last letter
+                exits = {a: rng.integers(len(after)) for a, after in followers.items() if a != last and after}
+                ends = {a: followers[a][i] for a, i in exits.items()}
+                reach = {last}
+                for _ in ends:
+                    reach |= {a for a, b in ends.items() if b in reach}
+                if reach >= set(letters):
+                    break
+            for a, after in followers.items():
+                end = [after.pop(exits[a])] if a in exits else []
+                rng.shuffle(after)
+                after += end
+            here, out = letters[0], [letters[0]]
+            for _ in letters[1:]:
+                here = followers[here].pop(0)
+                out.append(here)
+
+    taken = interleave({"nbgenomics": lambda: sequences.shuffle_dinucleotides(codes), "the walk in plain Python": plain}, rounds=5)
+    report(f"{len(codes):,} sequences of 101 bp shuffled, dinucleotides kept", taken, len(codes), "sequences")
+
+
 def used(kind: str) -> float:
     """MB of this process: RssAnon is its own, RssFile are pages of mapped files."""
     with open("/proc/self/status") as file:
@@ -211,6 +243,7 @@ def main() -> None:
         build(Path(folder), path)
         codes(path)
         one_hot(path)
+        shuffles()
         memory(Path(folder))
 
 

@@ -1,5 +1,6 @@
 """Which bases and which signal made a prediction: integrated gradients with named baselines, completeness measured; saliency."""
 
+import logging
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -253,8 +254,15 @@ def said_of(model: keras.Model, target: int, scale: str = "logit"):
     return said
 
 
+def _quiet(record: logging.LogRecord) -> bool:
+    """Filter TensorFlow's warning of functions traced again and again: each model has its own, once."""
+    return "retracing" not in record.getMessage()
+
+
 def _functions(body: keras.Model, head):
     import tensorflow as tf
+
+    logging.getLogger("tensorflow").addFilter(_quiet)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def forward(x):
