@@ -15,7 +15,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from nbgenomics.motifs import to_heights
+from nbgenomics.motifs import pwm_of, to_heights
 
 MAX_ROWS = 5_000
 WIDTH = 620
@@ -44,14 +44,8 @@ def enable(scale=2):
 
 def _theme():
     text = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
-    axis = text | {
-        "gridColor": "#EEEEEE",
-        "domainColor": "#888888",
-        "tickColor": "#888888",
-        "labelLimit": 260,
-        "titleLimit": 600,
-        "labelFlush": False,
-    }
+    axis = text | {"gridColor": "#EEEEEE", "domainColor": "#888888", "tickColor": "#888888"}
+    axis |= {"labelLimit": 260, "titleLimit": 600, "labelFlush": False}
     legend = text | {"labelLimit": 360, "titleLimit": 360}
     header = {"labelFontSize": 12, "labelFontWeight": "bold", "titleFontSize": 12, "labelLimit": 400}
     title = {"fontSize": 13, "anchor": "start", "subtitleFontSize": 11, "subtitleColor": GREY, "offset": 8}
@@ -114,16 +108,13 @@ def _unique(values):
 # Training and evaluation ----------------------------------------------------------------------------------------------
 
 
-def training_curves(history, best=None, monitor="loss", width=240, height=220):
-    """Training and validation metrics by epoch, one panel a metric, the best epoch marked.
+def training_curves(history, width=240, height=220):
+    """Training and validation metrics by epoch, one panel a metric, the epoch with the lowest validation loss marked.
 
     Parameters
     ----------
     history : DataFrame
         Columns ``epoch`` (from 1), ``split`` ("train" or "valid"), ``metric``, ``value``.
-    best : int, optional
-        The epoch that was kept. Without it, the one with the best validation value of ``monitor`` (lowest where its name says loss or error).
-    monitor : str
     width, height : int
         Pixels of one panel.
 
@@ -132,10 +123,8 @@ def training_curves(history, best=None, monitor="loss", width=240, height=220):
     alt.Chart
     """
     _checked(history, ["epoch", "split", "metric", "value"], "training_curves")
-    if best is None:
-        watched = history[(history["split"] == "valid") & (history["metric"] == monitor)].dropna(subset=["value"])
-        lower = "loss" in monitor or "error" in monitor
-        best = None if watched.empty else int(watched.loc[watched["value"].idxmin() if lower else watched["value"].idxmax(), "epoch"])
+    losses = history[(history["split"] == "valid") & (history["metric"] == "loss")].set_index("epoch")["value"].dropna()
+    best = None if losses.empty else int(losses.idxmin())
     color = alt.Color("split:N", title=None, scale=alt.Scale(domain=["train", "valid"], range=COLORS[:2]), legend=alt.Legend(orient="top"))
     last = int(history["epoch"].max())
     ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(last, 10))
@@ -150,11 +139,9 @@ def training_curves(history, best=None, monitor="loss", width=240, height=220):
         layers = [base.mark_line(point=alt.OverlayMarkDef(size=22))]
         if best is not None:
             mark = alt.Chart(pd.DataFrame({"epoch": [best], "label": [f"best: {best}"]})).encode(x="epoch:Q")
-            left = best > (1 + last) / 2  # the label goes where there is room
-            layers.append(mark.mark_rule(strokeDash=[4, 3], color=GREY))
-            layers.append(
-                mark.mark_text(align="right" if left else "left", dx=-4 if left else 4, y=-2, baseline="bottom", color=GREY).encode(text="label:N")
-            )
+            place = {"align": "right", "dx": -4} if best > (1 + last) / 2 else {"align": "left", "dx": 4}  # the label goes where there is room
+            text = mark.mark_text(y=-2, baseline="bottom", color=GREY, **place).encode(text="label:N")
+            layers += [mark.mark_rule(strokeDash=[4, 3], color=GREY), text]
         panels.append(alt.layer(*layers).properties(width=width, height=height))
     return _standalone(_wrap(panels, columns=3))
 
@@ -175,9 +162,8 @@ def precision_recall(curve, prevalence=None, by=None, width=260, height=220):
     -------
     alt.Chart
     """
-    _checked(curve, ["recall", "precision"], "precision_recall")
-    by = by or ("model" if "model" in curve.columns else "target")
-    layers = [_curve(curve, "recall", "precision", by, "recall", "precision")]
+    lines, by = _curve(curve, "precision_recall", by, recall="recall", precision="precision")
+    layers = [lines]
     if prevalence is not None:
         several = isinstance(prevalence, dict)
         guess = pd.DataFrame(prevalence.items() if several else [("guessing", float(prevalence))], columns=[by, "prevalence"])
@@ -203,9 +189,7 @@ def roc(curve, by=None, width=260, height=220):
     -------
     alt.Chart
     """
-    _checked(curve, ["fpr", "tpr"], "roc")
-    by = by or ("model" if "model" in curve.columns else "target")
-    lines = _curve(curve, "fpr", "tpr", by, "false positive rate", "true positive rate")
+    lines, _ = _curve(curve, "roc", by, fpr="false positive rate", tpr="true positive rate")
     return _standalone(alt.layer(_diagonal([0, 1]), lines).properties(width=width, height=height))
 
 
@@ -220,12 +204,17 @@ def _colored(chart, by):
     return chart.encode(color=_line_color(chart.data, by)) if by in chart.data.columns else chart
 
 
-def _curve(curve, x, y, by, x_title, y_title):
-    unit = alt.Scale(domain=[0, 1], nice=False)
-    tooltip = _tooltip(curve, by, **{x: ".3f", y: ".3f", "threshold": ".4f"})
+def _curve(curve, name, by, **titles):
+    """Lines over the unit square, and the column that names them; the two columns to draw come with the titles of their axes."""
+    _checked(curve, list(titles), name)
+    by = by or ("model" if "model" in curve.columns else "target")
+    x, y = ({"shorthand": f"{column}:Q", "title": title, "scale": alt.Scale(domain=[0, 1], nice=False)} for column, title in titles.items())
+    tooltip = _tooltip(curve, by, **dict.fromkeys(titles, ".3f"), threshold=".4f")
     # Rows already run along the curve; sorting by x would zigzag where many thresholds share one recall.
-    chart = alt.Chart(curve.assign(step=np.arange(len(curve)))).mark_line(clip=True).encode(order="step:Q", tooltip=tooltip)
-    return _colored(chart.encode(x=alt.X(f"{x}:Q", title=x_title, scale=unit), y=alt.Y(f"{y}:Q", title=y_title, scale=unit)), by)
+    # Average precision is the area under steps; between tied predictions straight lines would promise thresholds that are not there.
+    shape = "step-before" if name == "precision_recall" else "linear"
+    chart = alt.Chart(curve.assign(step=np.arange(len(curve)))).mark_line(clip=True, interpolate=shape)
+    return _colored(chart.encode(x=alt.X(**x), y=alt.Y(**y), order="step:Q", tooltip=tooltip), by), by
 
 
 def _diagonal(ends):
@@ -614,7 +603,7 @@ def cut_sites(heights, cuts, title=None, chrom=None, focus=None, width=None):
     strands = [_bars(cuts[cuts["strand"] == sign], "attribution", alt.X("x:Q", **x), scale=both, **y) for sign in "+-"]
     signed = cuts.assign(cuts=cuts["cuts"].where(cuts["strand"] == "+", -cuts["cuts"]))
     most = max(1, float(cuts["cuts"].max()))
-    count = {"axis": alt.Axis(values=[-most, 0, most], tickCount=3, minExtent=36, labelExpr="format(abs(datum.value), '~g')"), "title": "cuts"}
+    count = {"axis": alt.Axis(values=[-most, 0, most], tickCount=3, minExtent=36, labelExpr="format(abs(datum.value), '.2~f')"), "title": "cuts"}
     below = alt.X("x:Q", **x | {"title": _position_axis(chrom), "axis": _bp_axis(shown[1] - shown[0], width)})
     counted = _bars(signed, "cuts", below, scale=alt.Scale(domain=[-most, most]), **count)
     by_strand = alt.condition("datum.strand == '+'", alt.value(COLORS[0]), alt.value(COLORS[1]))
@@ -659,34 +648,6 @@ def _marks(marks, scale, start, end, width):
     return alt.layer(*layers).properties(width=width, height=26 if names else 12)
 
 
-def motif_match(query, target, offset=0, strand="+", names=("query", "target"), width=None, height=90):
-    """Two motifs aligned one above the other, as found by a motif comparison.
-
-    Parameters
-    ----------
-    query, target : Motif or ndarray (length, 4)
-        PWMs in the order A, C, G, T, rows summing to 1.
-    offset : int
-        Column of the target (once reverse-complemented, where ``strand`` is "-") below the query's first; negative where the query starts first.
-    strand : str
-        "+" or "-": "-" draws the target's reverse complement.
-    names : tuple of str
-    width, height : int
-        Pixels; height of one logo.
-
-    Returns
-    -------
-    alt.Chart
-    """
-    if strand not in ("+", "-"):
-        raise ValueError(f"charts.motif_match: strand must be '+' or '-', not {strand!r}")
-    pair = [(names[0], _pwm(query, "query"), 0), _turned(names[1], _pwm(target, "target"), offset, strand)]
-    span = _columns(pair)
-    width = width or int(np.clip(32 * (span[1] - span[0]), 200, WIDTH))
-    below = {"title": "position in the query (bp)", "axis": _bp_axis(span[1] - span[0], width)}
-    return _standalone(_aligned(pair, span, width, height, below))
-
-
 def motif_matches(queries, targets, matches, top=1, columns=2, label=None, q_value=0.05, height=55):
     """A gallery of motifs, each above the known motifs that it resembles: aligned, in its orientation, all letters on one scale.
 
@@ -721,13 +682,13 @@ def motif_matches(queries, targets, matches, top=1, columns=2, label=None, q_val
     for query, motif in queries.items():
         good = matches[(matches["query"] == query) & (matches["q_value"] <= q_value)].head(top)
         heading = " ".join(filter(None, (label, query))) + ("" if len(good) else f": no match with q \u2264 {q_value:g}")
-        group = [(heading, _pwm(motif, query), 0)]
+        group = [(heading, pwm_of(motif, query), 0)]
         for row in good.itertuples():
             name = row.motif if row.name == row.motif else f"{row.name} {row.motif}"
             text = f"{name}, q = {row.q_value:.1g}".replace("e-0", "e-")
-            group.append(_turned(text, _pwm(targets[row.motif], row.motif), row.offset, row.strand))
+            group.append(_turned(text, pwm_of(targets[row.motif], row.motif), row.offset, row.strand))
         groups.append(group)
-    spans = [_columns(group) for group in groups]
+    spans = [(min(first for _, _, first in group), max(first + len(pwm) for _, pwm, first in group)) for group in groups]
     most = max(end - start for start, end in spans)  # as many columns in every panel, so that a letter is as wide everywhere
     width = int(max(min(26 * most, 960 / columns - 60), *(7 * len(title) for group in groups for title, *_ in group)))  # no title is cut
     cells = [_aligned(group, (start, start + most), width, height) for group, (start, _) in zip(groups, spans, strict=True)]
@@ -739,26 +700,16 @@ def _turned(title, pwm, offset, strand):
     return (title, pwm, -offset) if strand == "+" else (f"{title}, reverse complement", pwm[::-1, ::-1], -offset)
 
 
-def _columns(group):
-    return min(first for _, _, first in group), max(first + len(pwm) for _, pwm, first in group)
-
-
-def _aligned(group, span, width, height, below=None):
+def _aligned(group, span, width, height):
     """Logos one above the other over one axis; a group holds (title, PWM, first column)."""
+    x = alt.X("x:Q", scale=alt.Scale(domain=list(span), nice=False, zero=False), **_BARE)
     y = alt.Y("y:Q", title="bits", scale=alt.Scale(domain=[0, 2]), axis=alt.Axis(values=[0, 1, 2], format="d"))
     rows = []
     for title, pwm, first in group:
-        heights = to_heights(pwm).assign(position=lambda frame, first=first: frame["position"] + first)
-        x = alt.X("x:Q", scale=alt.Scale(domain=list(span), nice=False, zero=False), **(below if below and len(rows) == len(group) - 1 else _BARE))
+        heights = to_heights(pwm)
+        heights["position"] += first
         rows.append(_letters(heights, x, y).properties(width=width, height=height, title=alt.Title(title, fontSize=12, offset=2)))
     return alt.vconcat(*rows, spacing=6)
-
-
-def _pwm(motif, name):
-    matrix = np.asarray(getattr(motif, "pwm", motif), dtype=float)
-    if matrix.ndim != 2 or matrix.shape[1] != 4 or not np.allclose(matrix.sum(axis=1), 1, atol=0.02):
-        raise ValueError(f"charts: {name} must be a (length, 4) matrix whose rows (A, C, G, T) sum to 1; its shape is {matrix.shape}")
-    return matrix
 
 
 # Data -----------------------------------------------------------------------------------------------------------------

@@ -98,6 +98,11 @@ def integrated_gradients(
     ValueError
         For missing inputs, baselines of inputs that the model does not have, an empty input, a target that the model does not have, an unknown
         `output`, more `steps` than `most_steps`, or references of another shape.
+
+    Warns
+    -----
+    UserWarning
+        With the number of rows whose error is still too large after `most_steps`.
     """
     if not 1 <= steps <= most_steps:
         raise ValueError(f"expected 1 <= steps <= most_steps, got steps={steps} and most_steps={most_steps}")
@@ -108,19 +113,20 @@ def integrated_gradients(
     if references is not None and ("sequence" in given or not len(references) or np.shape(references)[1:] != np.shape(inputs.get("sequence"))):
         expected = f"codes of shape (references, *{np.shape(inputs.get('sequence'))})"
         raise ValueError(f"references replace the baseline of sequence: expected {expected}, got {np.shape(references)}")
-    gradients, value = _functions(from_letters(model), said_of(model, target, output))
+    gradients, value = _functions(from_letters(model, needed=False), said_of(model, target, output))
 
     out = value(x, batch_size)
     count, share = len(out), np.float32(1 / len(starts))
     values = {name: np.zeros_like(array) for name, array in x.items()}
     hypothetical = np.zeros_like(x["sequence"]) if "sequence" in x else None
-    base_out, excess, used = np.zeros(count), np.zeros(count), np.zeros(count, int)
+    base_out, excess, used, late = np.zeros(count), np.zeros(count), np.zeros(count, int), np.zeros(count, bool)
     with Progress("integrated gradients", count * len(starts)) as progress:
         for start in starts:
             given["sequence"] = start if references is None else _one_hot(start)
             base = {name: np.broadcast_to(np.float32(given.get(name, 0.0)), array.shape) for name, array in x.items()}
             said = value(base, batch_size).astype(np.float64)
-            mean, beyond, points = _integrate(gradients, x, base, out - said, steps, most_steps, tolerance, batch_size, progress)
+            mean, beyond, points, left = _integrate(gradients, x, base, out - said, steps, most_steps, tolerance, batch_size, progress)
+            late[left] = True
             base_out, excess, used = base_out + said * share, excess + beyond * share, np.maximum(used, points)
             if "sequence" in x:
                 letters = mean["sequence"]
@@ -128,11 +134,15 @@ def integrated_gradients(
                 hypothetical += (letters - (base["sequence"] * letters).sum(-1, keepdims=True)) * share
             for name in x:
                 values[name] += (x[name] - base[name]) * mean[name] * share
-    return Attribution(values, out, base_out.astype(np.float32), np.abs(excess), used, hypothetical)
+    found = Attribution(values, out, base_out.astype(np.float32), np.abs(excess), used, hypothetical)
+    if late.any():
+        worst = f"{late.sum():,} of {count:,} rows are not within the tolerance at most_steps={most_steps}"
+        warnings.warn(f"{worst}: the largest relative error is {found.relative_error[late].max():.2g}", stacklevel=2)
+    return found
 
 
 def _integrate(gradients, x, base, gap, steps, most_steps, tolerance, batch_size, progress):
-    """Mean gradients of every row, how far the sum of contributions is above `gap`, and points used: doubled for rows that are too far off."""
+    """Mean gradients of every row, how far the sum of contributions is above `gap`, points used, doubled for rows too far off; and who still is."""
     mean = {name: np.zeros_like(array) for name, array in x.items()}
     excess, used = np.full(len(gap), np.inf), np.zeros(len(gap), int)
     rows, points = np.arange(len(gap)), steps
@@ -140,14 +150,14 @@ def _integrate(gradients, x, base, gap, steps, most_steps, tolerance, batch_size
         part = max(batch_size // points, 1)
         for start in range(0, len(rows), part):
             chosen = rows[start : start + part]
+            excess[chosen], used[chosen] = -gap[chosen], points
             for name, average in _mean_gradient(gradients, x, base, chosen, points, batch_size).items():
                 mean[name][chosen] = average
+                excess[chosen] += ((x[name][chosen] - base[name][chosen]) * average).sum((1, 2), dtype=np.float64)
             if points == steps:
                 progress.update(len(chosen))
-        total = sum(((x[name][rows] - base[name][rows]) * mean[name][rows]).sum((1, 2), dtype=np.float64) for name in x)
-        excess[rows], used[rows] = total - gap[rows], points
         rows, points = rows[np.abs(excess[rows]) > tolerance * np.abs(gap[rows]) + 1e-3], points * 2
-    return mean, excess, used
+    return mean, excess, used, rows
 
 
 def saliency(
@@ -169,7 +179,8 @@ def saliency(
     Raises
     ------
     ValueError
-        For labels that are not n zeros and ones, an unknown `objective`, a loss without a probability, or as `integrated_gradients`.
+        For labels that are not n zeros and ones, an unknown `objective`, a loss without a probability, a model without the input ``sequence``, or as
+        `integrated_gradients`.
 
     Source: Simonyan et al. 2013; Deep Motif Dashboard (Lanchantin et al. 2017), ``saliency_map.lua``.
     """
@@ -177,16 +188,17 @@ def saliency(
 
     if objective not in ("loss", "logit"):
         raise ValueError(f"objective is 'loss' or 'logit', got {objective!r}")
-    x = _arrays(model, inputs)
+    if objective == "loss":
+        said_of(model, target, "log_probability")  # refuses heads without one
+    body, x = from_letters(model), _arrays(model, inputs)
     count = len(x["sequence"])
     truth = np.ones(count) if labels is None else np.asarray(labels)
     if truth.shape != (count,) or not np.isin(truth, (0, 1)).all():
         raise ValueError(f"expected labels 0 or 1 of shape ({count},), got {truth.dtype} of shape {truth.shape}")
-    gradients, value = _functions(from_letters(model), said_of(model, target))
+    gradients, value = _functions(body, said_of(model, target))
     parts = [{name: array[i : i + 1024] for name, array in x.items()} for i in range(0, count, 1024)]
     found = np.concatenate([gradients(part)["sequence"] for part in track(parts, "saliency")])
     if objective == "loss":
-        said_of(model, target, "log_probability")  # refuses heads without one
         sign = 2 * truth - 1
         found = found * (-sign * expit(-sign * value(x, 1024)))[:, None, None].astype(np.float32)  # the loss is -log(expit(sign * logit))
     return ((found if signed else np.abs(found)) * x["sequence"]).sum(-1)
@@ -206,11 +218,13 @@ def _arrays(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> dict[str, n
     return x
 
 
-def from_letters(model: keras.Model) -> keras.Model:
-    """The model from one-hot letters on (and its other inputs), down to what feeds its head."""
+def from_letters(model: keras.Model, needed: bool = True) -> keras.Model:
+    """The model from one-hot letters on (and its other inputs), down to what feeds its head; a model without is refused where they are `needed`."""
     inputs = {**model.input}
     if "sequence" in inputs:
         inputs["sequence"] = model.get_layer("one_hot").output
+    elif needed:
+        raise ValueError(f"expected a model with the input 'sequence', got one of {sorted(inputs)}")
     with warnings.catch_warnings():  # the key "sequence" now stands for the letters, which have another name in the graph
         warnings.filterwarnings("ignore", message="When providing `inputs` as a dict")
         return keras.Model(inputs, model.get_layer("head").input)
@@ -280,10 +294,7 @@ def _functions(body: keras.Model, head):
         parts = [forward({name: tf.constant(a[i : i + size]) for name, a in x.items()}).numpy() for i in range(0, count, size)]
         return np.concatenate(parts)
 
-    def on_arrays(x):
-        return {name: gradient.numpy() for name, gradient in gradients({name: tf.constant(a) for name, a in x.items()}).items()}
-
-    return on_arrays, value
+    return lambda x: {name: gradient.numpy() for name, gradient in gradients({name: tf.constant(a) for name, a in x.items()}).items()}, value
 
 
 def _mean_gradient(gradients, x, base, rows: np.ndarray, points: int, batch_size: int) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nbgenomics.interpret import from_letters, said_of
 from nbgenomics.layers import ScanBothStrands
+from nbgenomics.motifs import Motif
 from nbgenomics.progress import Progress, track
 
 _AT_ONCE = 2**23  # activations held at a time
@@ -53,7 +54,7 @@ def class_optimum(
     width : int, optional
         In bp; needed where the model takes any.
     n : int
-        Random starts, uniform from 0 to 1; start i is drawn with ``seed + i``, and is the same however many there are.
+        Random starts, uniform from 0 to 1; start i is drawn with ``default_rng([seed, i])``: the same however many there are, and no other seed's.
     objective : {"log_probability", "logit", "probability"}
         The first is what the code of the paper maximises, the last what its text says.
     clip : {"end", "each"}
@@ -70,20 +71,22 @@ def class_optimum(
     Raises
     ------
     ValueError
-        For an unknown `objective` or `clip`, a probability of a linear head, a width that the model does not take, or other inputs than it has.
+        For an unknown `objective` or `clip`, `n` or `steps` below 1, a probability of a linear head, a width that the model does not take, or other
+        inputs than it has.
 
     Source: Deep Motif (Lanchantin et al. 2016), ``class_optimization.lua``; Simonyan et al. 2013.
     """
     import tensorflow as tf
 
-    own = model.input["sequence"].shape[1]
+    body, head, own = from_letters(model), said_of(model, target, objective), model.input["sequence"].shape[1]
     if not (width or own) or (own and width not in (None, own)):
         raise ValueError(f"expected width={own or 'a number, since the model takes any'}, got {width}")
     if clip not in ("end", "each"):
         raise ValueError(f"clip is 'end' or 'each', got {clip!r}")
+    if n < 1 or steps < 1:
+        raise ValueError(f"expected n and steps of 1 or more, got n={n} and steps={steps}")
     if (wanted := set(model.input) - {"sequence"}) != set(inputs or {}):
         raise ValueError(f"expected fixed values of the inputs {sorted(wanted)}, got {sorted(inputs or {})}")
-    body, head = from_letters(model), said_of(model, target, objective)
     others = {name: tf.broadcast_to(np.float32(inputs[name]), (n, *model.input[name].shape[1:])) for name in wanted}
 
     @tf.function(autograph=False)
@@ -101,7 +104,7 @@ def class_optimum(
         values = values - rate * gradient / (tf.sqrt(square) + 1e-8)
         return tf.clip_by_value(values, 0, 1) if clip == "each" else values, square, said, loss
 
-    values = np.stack([np.random.default_rng(seed + i).random((width or own, 4), np.float32) for i in range(n)])
+    values = np.stack([np.random.default_rng([seed, i]).random((width or own, 4), np.float32) for i in range(n)])
     square, measured = tf.zeros_like(values), []
     for rate in track(np.float32(learning_rate * np.minimum(1, 2 - 2 * np.arange(steps) / steps)), "class optimum"):
         values, square, *now = step(values, square, tf.constant(rate))
@@ -134,7 +137,7 @@ def temporal_outputs(model: keras.Model, codes: np.ndarray, cut: str = "one_hot"
     Raises
     ------
     ValueError
-        If the model has a fixed width or other inputs.
+        If the model has a fixed width or other inputs, or there is no sequence.
 
     Source: Deep Motif Dashboard (Lanchantin et al. 2017), ``temporal_output_values.lua``.
     """
@@ -143,6 +146,8 @@ def temporal_outputs(model: keras.Model, codes: np.ndarray, cut: str = "one_hot"
     if set(model.input) != {"sequence"} or model.input["sequence"].shape[1]:
         width = model.input["sequence"].shape[1] if "sequence" in model.input else None
         raise ValueError(f"expected a model of sequence alone, built with width=None; this one reads {sorted(model.input)}, width {width}")
+    if not len(codes):
+        raise ValueError("expected one sequence or more, got codes of 0 rows")
     layer = model.get_layer(cut)
     before, after = keras.Model(model.input, layer.output), keras.Model(layer.output, model.output)
 
@@ -160,14 +165,7 @@ def temporal_outputs(model: keras.Model, codes: np.ndarray, cut: str = "one_hot"
     return np.concatenate(found)
 
 
-class FilterPwm(NamedTuple):
-    """What a filter fires at: PWM of shape (length, 4) and number of sites; `motifs.match` and `motifs.write_meme` take it as a motif."""
-
-    pwm: np.ndarray
-    n_sites: int
-
-
-def filter_pwms(model: keras.Model, codes: np.ndarray, layer: str = "scan", share: float = 0.5, least_sites: int = 20) -> dict[str, FilterPwm]:
+def filter_pwms(model: keras.Model, codes: np.ndarray, layer: str = "scan", share: float = 0.5, least_sites: int = 20) -> dict[str, Motif]:
     """Count the bases where a filter of the first convolution fires: at more than `share` of its largest activation over all sequences.
 
     A layer that scans both strands counts its sites on the minus strand read backwards. A quarter of a site is added to every count. Positions past
@@ -184,13 +182,13 @@ def filter_pwms(model: keras.Model, codes: np.ndarray, layer: str = "scan", shar
 
     Returns
     -------
-    dict of str to FilterPwm
-        By ``filter_<number>``.
+    dict of str to Motif
+        By ``filter_<number>``, with PWM and number of sites.
 
     Raises
     ------
     ValueError
-        If the layer is no such convolution.
+        If the layer is no such convolution, or there is no sequence.
 
     Source: DeepBind (Alipanahi et al. 2015), Basset (Kelley et al. 2016).
     """
@@ -200,6 +198,8 @@ def filter_pwms(model: keras.Model, codes: np.ndarray, layer: str = "scan", shar
     plain = isinstance(scan, keras.layers.Conv1D) and scan.strides == scan.dilation_rate == (1,) and scan.padding in ("valid", "same")
     if 4**order != channels or not (both or plain):
         raise ValueError(f"layer {layer!r} is no plain convolution over letters or k-mers ({type(scan).__name__} over {channels} channels)")
+    if not len(codes):
+        raise ValueError("expected one sequence or more, got codes of 0 rows")
     size, filters = scan.kernel.shape[0], scan.kernel.shape[-1]
     span, same = size + order - 1, not both and scan.padding == "same"
     before = keras.Model({"sequence": model.input["sequence"]}, scan.input)
@@ -226,4 +226,5 @@ def filter_pwms(model: keras.Model, codes: np.ndarray, layer: str = "scan", shar
     if both:
         counts, sites = counts[:filters] + counts[filters:, ::-1, ::-1], sites[:filters] + sites[filters:]
     pwms = (counts + 0.25) / (counts + 0.25).sum(-1, keepdims=True)
-    return {f"filter_{i}": FilterPwm(pwms[i], int(sites[i])) for i in np.flatnonzero((sites >= least_sites) & (sites > 0))}
+    fired = {f"filter_{i}": i for i in np.flatnonzero((sites >= least_sites) & (sites > 0))}
+    return {name: Motif(name, name, pwms[i], int(sites[i])) for name, i in fired.items()}

@@ -224,8 +224,8 @@ def deepatac(
     """Binding of many factors from DNA and the cut sites of ATAC-seq at every base: inputs ``sequence`` and ``atac`` (batch, width, tracks).
 
     2,203,443 parameters at 200 bp, 163 targets (K562), 2,160,171 at 91 (GM12878), 5,659,443 at 1,000 bp. The text says 4 x 200 for DNA, 2 x 100 for
-    cut sites and 6 x 100 for both together, which cannot all hold. 200 bp is taken: three blocks of 8 bp with pools of 4 do not fit into 100 bp
-    without padding, and 1,000 bp is what DeepSEA's windows have. Pool sizes and padding are not in the text.
+    cut sites and 6 x 100 for both together, which cannot all hold. 200 bp, the only length that the text gives for DNA, is taken, with padding: three
+    blocks with pools of 4 fit into neither 100 nor 200 bp without. Pool sizes and padding are not in the text.
 
     Source: DeepATAC (Hiranuma et al. 2017), methods; its code is lost.
 
@@ -263,7 +263,8 @@ def deep_motif(width: int = 101, convolutions: int = 3, highways: int = 5, class
     ----------
     width, convolutions, highways : int
     classes : int
-        1 is one sigmoid unit; 2 the published softmax over (bound, unbound), which says the same with a unit more.
+        1 is one sigmoid unit; 2 the published softmax over (bound, unbound), which says the same with a unit more, and is trained on two columns of
+        targets: bound, and 1 - bound.
     scale : float
         Multiplies the number of kernels.
     """
@@ -306,11 +307,13 @@ def deepbind(width: int = 101, motifs: int = 16, length: int = 24, hidden: int =
     """Binding of one factor from DNA by the best place of each of some motifs, on the strand that scores higher.
 
     1,569 parameters (M1) or, with ``hidden=32``, 2,129 (M2). Source: DeepBind (Alipanahi et al. 2015), ``M1.cfg``, ``M2.cfg`` and the length of its
-    ENCODE models. Only the better strand counts, in training and in prediction; motifs may reach past the ends of the sequence.
+    ENCODE models. Only the better strand counts, in training and in prediction; motifs may reach past the ends of the sequence. With `dropout`,
+    training leaves out that share of the motifs, the same on both strands.
     """
     codes, x = sequence_input(width)
     x = ScanBothStrands(motifs, length, merge="concat", name="scan")(PadUncertain(length - 1)(x))
-    x = layers.Dropout(dropout)(layers.Reshape((2, motifs))(layers.GlobalMaxPooling1D()(x)))
+    x = layers.Reshape((2, motifs))(layers.GlobalMaxPooling1D()(x))
+    x = layers.Dropout(dropout, noise_shape=(None, 1, motifs))(x)  # the same motifs on both strands
     if hidden:
         x = layers.Dense(hidden, activation="relu")(x)
     return keras.Model({"sequence": codes}, layers.GlobalMaxPooling1D(name="better_strand")(head(x)), name="deepbind")

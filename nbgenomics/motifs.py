@@ -164,15 +164,11 @@ def write_meme(path, motifs: Mapping[str, Motif | np.ndarray], background=UNIFOR
     lines = ["MEME version 4", "", f"ALPHABET= {BASES}", "", "strands: + -", "", "Background letter frequencies"]
     lines += [" ".join(f"{base} {share:.6g}" for base, share in zip(BASES, background, strict=True))]
     for identifier, motif in motifs.items():
-        pwm, name, sites = _pwm(motif, identifier), getattr(motif, "name", ""), getattr(motif, "n_sites", 0)
-        lines += [
-            "",
-            f"MOTIF {'_'.join(identifier.split())} {name}".rstrip(),
-            f"letter-probability matrix: alength= 4 w= {len(pwm)} nsites= {sites} E= 0",
-        ]
+        pwm, name, sites = pwm_of(motif, identifier), getattr(motif, "name", ""), getattr(motif, "n_sites", 0)
+        lines += ["", f"MOTIF {'_'.join(identifier.split())} {name}".rstrip()]
+        lines += [f"letter-probability matrix: alength= 4 w= {len(pwm)} nsites= {sites} E= 0"]
         lines += [" ".join(f"{share:.8f}" for share in row) for row in pwm]
-    path = Path(path)
-    with beside(path) as temporary:
+    with beside(path := Path(path)) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -243,10 +239,11 @@ def to_heights(matrix: np.ndarray, bits: bool = True) -> pd.DataFrame:
 def log_odds(pwm: np.ndarray, background=UNIFORM, pseudocount: float = 0.01) -> np.ndarray:
     """Log2 of how much more likely each base is in the motif than in the background: bits, shape (length, 4).
 
-    `pseudocount` is the weight of the background mixed into the PWM, so that a base never seen does not exclude a site.
+    `pseudocount` is the weight of the background mixed into the PWM, so that a base never seen does not exclude a site; with 0 it has -inf.
     """
     background = np.asarray(background, np.float64)
-    return np.log2((_pwm(pwm) + pseudocount * background) / (1 + pseudocount) / background)
+    with np.errstate(divide="ignore"):
+        return np.log2((pwm_of(pwm) + pseudocount * background) / (1 + pseudocount) / background)
 
 
 def best_hit(windows, pwm: np.ndarray, both_strands: bool = True, background=UNIFORM, pseudocount: float = 0.01, chunk: int = 8192) -> pd.DataFrame:
@@ -268,11 +265,9 @@ def best_hit(windows, pwm: np.ndarray, both_strands: bool = True, background=UNI
         at its position, so that what is not known never makes a site. Of equal sites the first is taken, on + before -.
     """
     scores = log_odds(pwm, background, pseudocount)
-    n, width = windows.shape
-    if width < len(scores):
-        raise ValueError(f"windows of {width} bp are shorter than the motif, {len(scores)} bp")
-    strands = [scores, reverse_complement(scores)] if both_strands else [scores]
-    tables = np.stack([_lookup(strand) for strand in strands])
+    n = windows.shape[0]
+    _check_width(windows, len(scores))
+    tables = np.stack([_lookup(strand) for strand in (scores, reverse_complement(scores))[: 1 + both_strands]])
     best, position, strand = np.empty(n, np.float32), np.empty(n, np.int64), np.empty(n, np.int8)
     for start in track(range(0, n, chunk), "scanning for the motif"):
         rows = slice(start, start + chunk)
@@ -303,6 +298,16 @@ def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-
         p_value, q_value; sorted by row and start. q is Benjamini and Hochberg's, motif by motif, over every position and strand of all windows that
         touches no N, listed or not. Were sites with larger p-values listed too, q could only become smaller.
 
+    Raises
+    ------
+    ValueError
+        Without a motif, for a `p_value` not above 0 and at most 1, or where windows are shorter than every motif.
+
+    Warns
+    -----
+    UserWarning
+        With the motifs whose very best site is not rare enough for `p_value`, such as any of 6 bp for 1e-4: they can have no hit.
+
     Source: Grant, Bailey & Noble 2011 (FIMO); Staden 1989 (the distribution).
 
     >>> hits = scan(np.array([[3, 3, 0, 0, 0, 2, 2, 1, 3]], np.uint8), {"AAAGGC": to_pwm(np.eye(4)[[0, 0, 0, 2, 2, 1]])}, p_value=1e-3)
@@ -311,11 +316,13 @@ def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-
     """
     if not motifs or not 0 < p_value <= 1:
         raise ValueError(f"scan needs at least one motif, and p_value above 0 and at most 1; got {len(motifs)} and {p_value}")
-    identifiers = np.array(list(motifs), object)
-    names = np.array([getattr(motif, "name", identifier) for identifier, motif in motifs.items()], object)
-    units = [np.round(log_odds(_pwm(motif, identifier)) * _UNITS).astype(np.int64) for identifier, motif in motifs.items()]
+    identifiers, names = _names(motifs)
+    units = [np.round(log_odds(pwm_of(motif, identifier)) * _UNITS).astype(np.int64) for identifier, motif in motifs.items()]
+    _check_width(windows, min(len(scores) for scores in units), "every motif: the shortest has")
     lengths, lowest = np.array([(len(scores), scores.min(axis=1).sum()) for scores in units]).T
     tails = [_tail(scores) for scores in units]
+    if common := [identifier for identifier, tail in zip(identifiers, tails, strict=True) if tail[-1] >= p_value]:
+        warnings.warn(f"even their best sites have p >= {p_value:g}, no hit is possible: {', '.join(common)}; raise p_value=", stacklevel=2)
     thresholds = lowest + [np.searchsorted(-tail, -p_value, side="right") for tail in tails]
     both = np.full((2 * len(units), lengths.max(), 5), -(2**22), np.int32)  # motif by motif, + before -; an N makes no site
     for strand, turned in enumerate(turned for scores in units for turned in (scores, reverse_complement(scores))):
@@ -345,8 +352,8 @@ def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-
     return pd.DataFrame(table)
 
 
-def affinity(windows, pwm, both_strands: bool = True, background=UNIFORM, how: str = "mean", pseudocount: float = 0.01) -> np.ndarray:
-    """Affinity of every window for a motif: how many times more likely its sites are in the motif than in the background.
+def affinity(windows, pwm, both_strands: bool = True, background=UNIFORM, pseudocount: float = 0.01) -> np.ndarray:
+    """Affinity of every window for a motif: how many times more likely its sites, on average, are in the motif than in the background.
 
     Unlike `best_hit`, many weak sites count as well as one strong one.
 
@@ -354,35 +361,30 @@ def affinity(windows, pwm, both_strands: bool = True, background=UNIFORM, how: s
     ----------
     windows, pwm, both_strands, background, pseudocount
         As in `best_hit`; read 1,024 rows at a time.
-    how : {"mean", "max", "sum"}
-        Of the ratios of all sites on all strands.
 
     Returns
     -------
     ndarray of float64, shape (n,)
-        Sites that touch an N are left out; a window without any other has NaN.
+        Mean of the ratios of all sites on all strands. Sites that touch an N are left out; a window without any other has NaN.
 
     Source: average motif affinity, AMA of the MEME suite (Buske et al. 2010).
 
     >>> affinity(np.array([[0, 3], [4, 4]]), np.array([[0.7, 0.1, 0.1, 0.1]]), pseudocount=0).round(3).tolist()
     [1.6, nan]
     """
-    if how not in ("mean", "max", "sum"):
-        raise ValueError(f"how must be mean, max or sum, not {how!r}")
     odds = 2 ** log_odds(pwm, background, pseudocount)
     n, sites = windows.shape[0], windows.shape[1] - len(odds) + 1
-    if sites < 1:
-        raise ValueError(f"windows of {windows.shape[1]} bp are shorter than the motif, {len(odds)} bp")
+    _check_width(windows, len(odds))
     strands = np.stack([odds, reverse_complement(odds)][: 1 + both_strands])
     strands, affinities = np.pad(strands, ((0, 0), (0, 0), (0, 1)), constant_values=np.nan), np.full(n, np.nan)
     for first in track(range(0, n, 1024), "affinity for the motif"):
-        codes = np.asarray(windows[first : first + 1024]).T.copy()
+        codes = np.minimum(windows[first : first + 1024], 4).T.copy()
         ratios = np.ones((len(strands), sites, codes.shape[1]))
         for j in range(len(odds)):  # column by column of the motif
             ratios *= strands[:, j].take(codes[j : j + sites], axis=1)
         ratios = ratios.reshape(-1, codes.shape[1])
         known = ~np.isnan(ratios).all(axis=0)
-        affinities[first : first + 1024][known] = getattr(np, f"nan{how}")(ratios[:, known], axis=0)
+        affinities[first : first + 1024][known] = np.nanmean(ratios[:, known], axis=0)
     return affinities
 
 
@@ -413,13 +415,11 @@ def match(queries: Mapping[str, Motif | np.ndarray], targets: Mapping[str, Motif
 
     if not queries or not targets:
         raise ValueError("match needs at least one query and one target")
-    if vague := [name for name, motif in queries.items() if information(_pwm(motif, name)).mean() < 0.5]:
+    if vague := [name for name, motif in queries.items() if information(pwm_of(motif, name)).mean() < 0.5]:
         warnings.warn(f"{', '.join(vague)}: less than 0.5 bits a position, so that Tomtom's q-values mean little; trim the motif first", stacklevel=2)
-    turned = [[np.ascontiguousarray(_pwm(motif, name).T) for name, motif in motifs.items()] for motifs in (queries, targets)]
+    turned = [[np.ascontiguousarray(pwm_of(motif, name).T) for name, motif in motifs.items()] for motifs in (queries, targets)]
     p_values, scores, offsets, overlaps, strands = tomtom(*turned)
-    identifiers = np.array(list(targets), object)
-    names = np.array([getattr(motif, "name", identifier) for identifier, motif in targets.items()], object)
-    frames = []
+    (identifiers, names), frames = _names(targets), []
     for i, query in enumerate(queries):
         best = np.lexsort((-scores[i], p_values[i]))[:top]
         table = {"query": query, "motif": identifiers[best], "name": names[best], "p_value": p_values[i][best]}
@@ -530,11 +530,21 @@ def write_modisco(folder, codes: np.ndarray, hypothetical: np.ndarray) -> Path:
     return folder
 
 
-def _pwm(motif, name: str = "motif") -> np.ndarray:
+def pwm_of(motif: Motif | np.ndarray, name: str = "motif") -> np.ndarray:
+    """The PWM of a motif, or a PWM itself, once it is one: float64, shape (length, 4); `name` is for the error."""
     pwm = np.asarray(getattr(motif, "pwm", motif), np.float64)
     if pwm.ndim != 2 or pwm.shape[1] != 4 or not len(pwm) or not (pwm >= 0).all() or np.abs(pwm.sum(axis=1) - 1).max() > 0.01:
         raise ValueError(f"{name} is no PWM: expected shape (length, 4), rows of probabilities with sum 1, got shape {pwm.shape}; see to_pwm")
     return pwm
+
+
+def _names(motifs) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(list(motifs), object), np.array([getattr(motif, "name", identifier) for identifier, motif in motifs.items()], object)
+
+
+def _check_width(windows, length: int, what: str = "the motif,") -> None:
+    if windows.shape[1] < length:
+        raise ValueError(f"windows of {windows.shape[1]} bp are shorter than {what} {length} bp")
 
 
 def _lookup(scores: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ Sequences are codes, uint8 of shape (n, width): A 0, C 1, G 2, T 3, N 4. Regions
 
 import functools
 import gzip
+import itertools
 import warnings
 import zlib
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from nbgenomics import intervals
 from nbgenomics.genome import Genome, Windows, encode
 
 _CHUNK = 1 << 24  # bases read at once
+_OFFER, _LEAST = 200, 20_000  # windows to choose a negative from, and on a chromosome at least
 
 
 def read_sequences(paths: str | Path | Iterable[str | Path], width: int | None = None) -> tuple[np.ndarray, pd.DataFrame]:
@@ -43,8 +45,8 @@ def read_sequences(paths: str | Path | Iterable[str | Path], width: int | None =
     ------
     FileNotFoundError
     ValueError
-        Naming file and line: where a file is neither of the two or damaged, a sequence is empty or has letters that are no bases, a label is no
-        number, or lengths differ while `width` is None.
+        Where `paths` is empty; naming file and line where a file is neither of the two or damaged, a sequence is empty or has letters that are no
+        bases, a label is no number, or lengths differ while `width` is None.
 
     Examples
     --------
@@ -57,7 +59,8 @@ def read_sequences(paths: str | Path | Iterable[str | Path], width: int | None =
     """
     if width is not None and width < 1:
         raise ValueError(f"expected a width of 1 bp or more, got {width}")
-    files = [_read_one(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not (files := [_read_one(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]):
+        raise ValueError("expected one file of sequences or more, got an empty list of paths")
     flat, table = np.concatenate([codes for codes, _ in files]), pd.concat([table for _, table in files], ignore_index=True)
     length = table.length.to_numpy()
     if width is None:
@@ -222,14 +225,18 @@ def matched_negatives(
 
     Unlike shuffles these are real sequence, with its repeats and motifs; the GC content must match, or a network learns that and nothing else. What
     is free is tiled from random offsets, so that no two windows overlap; of the tiles without N, each positive gets a random one of the nearest GC
-    content that is left.
+    content that is left, and nobody a second one before all have one.
+
+    Memory goes with the positives, not with the genome: of a chromosome at most 200 tiles for each negative wanted there, or 20,000 where that is
+    more, drawn at random, are looked at.
 
     Parameters
     ----------
     genome : Genome
     positives : DataFrame
     exclude : DataFrame
-        Regions that no negative may touch: all peaks, not the chosen ones only, and the blacklist. `positives` are always excluded.
+        Regions that no negative may touch: all peaks, not the chosen ones only, and the blacklist. `positives` are always excluded, as they are and
+        as windows of `width`.
     n : int
         Negatives for each positive.
     seed : int
@@ -258,11 +265,13 @@ def matched_negatives(
     if n < 1 or not len(positives):
         raise ValueError(f"expected positives and n >= 1, got {len(positives)} positives and n={n}")
     windows = genome.windows(positives, width)
+    if len(exclude) and not exclude.chrom.isin(genome.chromsizes).any():  # chromosomes named otherwise would exclude nothing
+        intervals.check_chroms(exclude, genome.chromsizes, f"genome {genome.name!r}")
     width = windows.width
     places = intervals.center(positives, width)[["chrom", "start", "end"]]
     rng = np.random.default_rng(seed)
-    tiles = _free_tiles(genome, places, exclude, within, width, rng)
-    tiles = tiles.iloc[rng.permutation(len(tiles))]
+    barred = pd.concat([table[list(places)] for table in (exclude, positives, places)], ignore_index=True)
+    tiles = _free_tiles(genome, places.groupby("chrom", sort=False, observed=True).size() * n, barred, within, width, rng)
     gc, known = _gc(genome.windows(tiles, width))
     tiles, gc = tiles[known == width], gc[known == width]
     # one number for chromosome and GC content: it leaves room for any difference, so that chromosomes never meet
@@ -270,15 +279,12 @@ def matched_negatives(
     offered = chroms.get_indexer(tiles.chrom) * span + gc
     gc, known = _gc(windows)
     wanted = chroms.get_indexer(places.chrom) * span + np.rint(gc * width / np.maximum(known, 1)).astype(np.int64)
-    # everybody's first, then everybody's second: nobody has two before all have one
-    chosen = _pair(np.tile(wanted, n), offered, round(tolerance * width)).reshape(n, -1).T
+    chosen = _pair(wanted, offered, round(tolerance * width), n)
     chosen[known == 0] = -1
     if (short := (chosen < 0).any(axis=1)).any():
         example = "{}:{:,}-{:,}".format(*places.iloc[int(short.argmax())])
-        message = (
-            f"{short.sum():,} of {len(places):,} positives have fewer than {n} negatives, for example {example}: not enough free windows of their "
-        )
-        message += f"chromosome have their GC content to within {tolerance:.0%}; exclude less, widen within=, or raise tolerance="
+        message = f"{short.sum():,} of {len(places):,} positives have fewer than {n} negatives, for example {example}: not enough free windows of "
+        message += f"their chromosome have their GC content to within {tolerance:.0%}; exclude less, widen within=, or raise tolerance="
         if (chosen < 0).all():
             raise ValueError(message)
         warnings.warn(message, stacklevel=2)
@@ -286,38 +292,44 @@ def matched_negatives(
     return tiles.iloc[chosen[chosen >= 0]].reset_index(drop=True).assign(positive=row)
 
 
-def _free_tiles(genome: Genome, places: pd.DataFrame, exclude: pd.DataFrame, within: pd.DataFrame | None, width: int, rng) -> pd.DataFrame:
-    """Adjacent windows over all that is free on the chromosomes of `places`, each free stretch tiled from a random offset."""
+def _free_tiles(genome: Genome, wanted: pd.Series, exclude: pd.DataFrame, within: pd.DataFrame | None, width: int, rng) -> pd.DataFrame:
+    """Adjacent windows, in random order, of what is free on each chromosome, its stretches tiled from random offsets; `wanted` says how many."""
     import bioframe as bf
 
-    columns, source = list(places), f"genome {genome.name!r}"
-    if len(exclude) and not exclude.chrom.isin(genome.chromsizes).any():  # chromosomes named otherwise would exclude nothing
-        intervals.check_chroms(exclude, genome.chromsizes, source)
+    columns = list(exclude)
     whole = pd.DataFrame({"chrom": genome.chromsizes.keys(), "start": 0, "end": genome.chromsizes.values()})
     if within is not None:
-        intervals.check_chroms(within, genome.chromsizes, source)
+        intervals.check_chroms(within, genome.chromsizes, f"genome {genome.name!r}")
         whole = bf.merge(bf.trim(within[columns], genome.chromsizes))[columns]
-    free = bf.subtract(whole, pd.concat([exclude[columns], places], ignore_index=True))
-    free = free[free.chrom.isin(places.chrom)]
-    start, length = free.start.to_numpy(np.int64), (free.end - free.start).to_numpy(np.int64)
-    start = start + rng.integers(0, np.where(length < width, 0, length % width) + 1)
-    tiles = intervals.tile(pd.DataFrame({"chrom": np.arange(len(free)), "start": 0, "end": length}), width)  # each stretch counted from 0
-    start, chrom = start[tiles.chrom] + tiles.start, free.chrom.to_numpy()[tiles.chrom]
-    return pd.DataFrame({"chrom": chrom, "start": start, "end": start + width})
+    free, tiles = bf.subtract(whole, exclude), []
+    for chrom, number in wanted.items():
+        here = free[free.chrom == chrom]
+        start, length = here.start.to_numpy(np.int64), (here.end - here.start).to_numpy(np.int64)
+        start = start + rng.integers(0, np.where(length < width, 0, length % width) + 1)
+        past = np.cumsum(length // width)  # tiles of this stretch and those before it
+        total = past[-1] if len(past) else 0
+        tile = rng.choice(total, min(total, max(_OFFER * number, _LEAST)), replace=False)
+        stretch = np.searchsorted(past, tile, side="right")
+        start = start[stretch] + (tile - past[stretch] + (length // width)[stretch]) * width
+        tiles.append(pd.DataFrame({"chrom": chrom, "start": start, "end": start + width}))
+    return pd.concat(tiles, ignore_index=True)
 
 
-def _pair(wanted: np.ndarray, offered: np.ndarray, most: int) -> np.ndarray:
-    """For each number wanted the row of the nearest one offered, each row given once, or -1 where none is left that differs by `most` or less."""
+def _pair(wanted: np.ndarray, offered: np.ndarray, most: int, n: int) -> np.ndarray:
+    """For each number wanted the rows of the `n` nearest ones offered, (len(wanted), n), or -1 where none is left that differs by `most` or less.
+
+    Each row is given once; everybody's first, whatever the difference, before anybody's second.
+    """
     by_value = np.argsort(offered, kind="stable")
     value = np.arange(-most, max(wanted.max(), offered.max(initial=0)) + most + 1)
     first, past = (np.searchsorted(offered[by_value], value, side=side) for side in ("left", "right"))  # what is left of each value
-    chosen = np.full(len(wanted), -1)
-    for difference in sorted(range(-most, most + 1), key=abs):
-        rows = np.flatnonzero(chosen < 0)
+    chosen = np.full((len(wanted), n), -1)
+    for turn, difference in itertools.product(range(n), sorted(range(-most, most + 1), key=abs)):
+        rows = np.flatnonzero(chosen[:, turn] < 0)
         group = wanted[rows] + difference + most
         place = first[group] + pd.Series(group).groupby(group).cumcount().to_numpy()
         rows, group, place = (values[place < past[group]] for values in (rows, group, place))
-        chosen[rows] = by_value[place]
+        chosen[rows, turn] = by_value[place]
         first += np.bincount(group, minlength=len(first))
     return chosen
 

@@ -62,7 +62,6 @@ ALL = {
     "cut_sites": lambda: charts.cut_sites(HEIGHTS, CUTS, title="CTCF", chrom="chr20"),
     "cut_sites_enlarged": lambda: charts.cut_sites(HEIGHTS, CUTS, focus=(80, 120)),
     "motif_matches": lambda: charts.motif_matches({"a": PWM[::-1, ::-1], "b": PWM}, KNOWN, MATCHES, top=2),
-    "motif_match": lambda: charts.motif_match(PWM, PWM[::-1, ::-1], offset=-2, strand="-"),
     "coverage_profile": lambda: charts.coverage_profile(PROFILE),
     "heatmap": lambda: charts.heatmap(SCORES, "metric", "configuration"),
     "split_overview": lambda: charts.split_overview(REGIONS),
@@ -96,7 +95,7 @@ def test_best_epoch_is_the_lowest_validation_loss():
     frame = HISTORY.copy()
     frame.loc[(frame.epoch == 2) & (frame.split == "valid") & (frame.metric == "loss"), "value"] = 0.01
     assert "best: 2" in vl_convert.vegalite_to_svg(charts.training_curves(frame).to_dict())
-    assert "best: 4" in vl_convert.vegalite_to_svg(charts.training_curves(frame, best=4).to_dict())
+    assert "best: 3" in vl_convert.vegalite_to_svg(charts.training_curves(HISTORY).to_dict())
 
 
 def test_the_paper_is_in_the_legend_only_where_it_reported_a_number():
@@ -175,7 +174,8 @@ def test_attribution_opens_on_the_strongest_part():
 def test_aligned_motifs_share_their_columns():
     """A target with two columns before the query's, given reverse-complemented: its drawn letters must be the query's where they overlap."""
     target = np.vstack([RNG.dirichlet([1] * 4, 2), PWM])
-    spec = charts.motif_match(PWM, target[::-1, ::-1], offset=2, strand="-").to_dict()
+    match = MATCHES.head(1).assign(offset=2)
+    spec = charts.motif_matches({"a": PWM}, {"MA1": target[::-1, ::-1]}, match).to_dict()
     rows = [pd.DataFrame(data) for data in spec["datasets"].values() if data and "letter" in data[0]]
     query, shifted = sorted(rows, key=len)
     both = query.merge(shifted, on=["position", "base"])
@@ -199,6 +199,12 @@ def test_cut_sites_have_a_strand_each_and_one_axis():
         assert data["value"].tolist() == CUTS.loc[CUTS["strand"] == sign, "attribution"].tolist()
     drawn_cuts = drawn[3].groupby("strand")["value"].sum()
     assert drawn_cuts.to_dict() == {sign: factor * CUTS.loc[CUTS["strand"] == sign, "cuts"].sum() for sign, factor in (("+", 1), ("-", -1))}
+
+
+@pytest.mark.parametrize(("most", "label"), [(4 / 3, "1.33"), (1.0, "1"), (123, "123"), (0.2, "1")])
+def test_ticks_of_cut_sites_are_readable(most, label):
+    spec = charts.cut_sites(HEIGHTS, CUTS.assign(cuts=CUTS["cuts"] * most)).to_dict()
+    assert vl_convert.vegalite_to_svg(spec).count(f">{label}<") >= 2  # up and down
 
 
 def test_zooming_one_panel_of_cut_sites_zooms_all():
@@ -246,8 +252,7 @@ def test_motif_matches_draw_those_good_enough_in_the_querys_orientation():
         (lambda: charts.roc(pd.concat([CURVE] * 300)), r"6,000 rows.*iloc\[::2\]"),
         (lambda: charts.logo(HEIGHTS.assign(base="N")), "also has 'N'"),
         (lambda: charts.logo(HEIGHTS.assign(height=0.0)), "zero or missing"),
-        (lambda: charts.motif_match(PWM.T, PWM), r"shape is \(4, 8\)"),
-        (lambda: charts.motif_match(PWM, PWM, strand="."), "strand must be"),
+        (lambda: charts.motif_matches({"a": PWM.T}, KNOWN, MATCHES), r"a is no PWM: .* got shape \(4, 8\)"),
         (lambda: charts.cut_sites(HEIGHTS, CUTS.assign(strand=".")), "'strand' of cuts must hold"),
         (lambda: charts.cut_sites(HEIGHTS, CUTS.assign(position=CUTS["position"] + 5_000)), "5000-5200, heights at 0-200: give both"),
         (lambda: charts.cut_sites(HEIGHTS, CUTS, focus=(190, 230)), "must lie inside the positions 0-200"),
@@ -276,3 +281,9 @@ def test_an_output_has_vega_for_jupyter_and_a_png_for_everyone_else():
     assert bundle["image/png"][:4] == b"\x89PNG"
     assert 250 < metadata["image/png"]["width"] < 500  # of the chart, not of the doubled PNG
     assert "http" not in str({key: value for key, value in bundle["application/vnd.vega.v5+json"].items() if key != "$schema"})
+
+
+def test_precision_recall_is_drawn_in_the_steps_that_average_precision_sums():
+    """A model with one score for everything has one threshold: a straight line from (0, 1) would make it look good."""
+    shape = charts.precision_recall(CURVE).to_dict()["layer"][0]["mark"]
+    assert shape["interpolate"] == "step-before"

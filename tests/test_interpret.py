@@ -1,3 +1,6 @@
+import tracemalloc
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -158,6 +161,7 @@ def test_completeness_of_a_nonlinear_joint_model():
     assert (found.values["sequence"][one_hot(x["sequence"]) == 0] == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*not within the tolerance")
 def test_midpoint_error_falls_with_the_square_of_the_steps():
     atac = keras.Input((4, 1), name="atac")
     cube = keras.layers.Lambda(lambda t: t**3)(keras.layers.Flatten()(atac))
@@ -173,6 +177,34 @@ def test_rows_with_too_large_an_error_get_more_steps():
     x = {"atac": np.random.default_rng(0).random((3, 4, 1)).astype(np.float32) * 4}
     found = interpret.integrated_gradients(model, x, steps=2, tolerance=1e-4)
     assert found.steps.max() > 2 and found.relative_error.max() < 2e-3
+
+
+def test_rows_that_are_not_done_at_most_steps_are_counted():
+    atac = keras.Input((1, 1), name="atac")
+    model = keras.Model({"atac": atac}, models.head(keras.layers.Lambda(lambda t: t**3)(keras.layers.Flatten()(atac))))
+    model.get_layer("head").set_weights([np.ones((1, 1), np.float32), np.zeros(1, np.float32)])
+    x = {"atac": np.float32([0.05, 1, 2]).reshape(3, 1, 1)}  # the first is so small that no error counts
+    with pytest.warns(UserWarning, match=r"^2 of 3 rows are not within the tolerance at most_steps=4: the largest relative error is 0\.016$"):
+        found = interpret.integrated_gradients(model, x, steps=4, most_steps=4)
+    np.testing.assert_allclose(found.relative_error, 1 / 64, rtol=1e-3)  # of x ** 3, 1 / (4 steps ** 2)
+    with warnings.catch_warnings(action="error"):
+        interpret.integrated_gradients(model, x, steps=4, most_steps=8)
+
+
+def test_memory_is_that_of_the_gradients():
+    """Beside the mean gradients, rows are held in parts only."""
+    x = {"sequence": np.ones((2_000, 250, 4), np.float32)}
+    base = {"sequence": np.broadcast_to(np.float32(0), x["sequence"].shape)}
+    gradients = {name: np.ones((1, 1, 1), np.float32) for name in x}
+    gap, progress = np.full(2_000, 1_000.0), interpret.Progress("nothing", 2_000)
+    tracemalloc.start()
+    mean, excess, _, left = interpret._integrate(
+        lambda way: {name: np.broadcast_to(gradients[name], way[name].shape) for name in way}, x, base, gap, 2, 2, 0.01, 64, progress
+    )
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not len(left) and (excess == 0).all() and (mean["sequence"] == 1).all()
+    assert most < 1.5 * x["sequence"].nbytes
 
 
 def test_gradient_correction_and_batch_independence(linear):
@@ -241,12 +273,15 @@ def test_saliency_against_differences(classes):
     np.testing.assert_array_equal(interpret.saliency(model, {"sequence": x}, labels=labels), np.abs(found))
 
 
-def test_saliency_refuses(linear):
+def test_saliency_refuses(linear, monkeypatch):
     x = inputs()
+    with pytest.raises(ValueError, match=r"a model with the input 'sequence', got one of \['dnase'\]"):
+        interpret.saliency(models.jund_dnase(), {"dnase": np.ones((2, 22, 4))})
     for labels in (np.ones(4), np.full(5, 2)):
         with pytest.raises(ValueError, match=r"labels 0 or 1 of shape \(5,\)"):
             interpret.saliency(linear, x, labels=labels)
     with pytest.raises(ValueError, match="'loss' or 'logit', got 'logits'"):
         interpret.saliency(linear, x, objective="logits")
+    monkeypatch.setattr(interpret, "_functions", lambda *_: pytest.fail("computed before it is refused"))
     with pytest.raises(ValueError, match="linear gives no probability"):
         interpret.saliency(models.cage_sequence(200), inputs(2, 200))

@@ -1,8 +1,9 @@
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
-from nbgenomics import datasets, genome, layers, models
+from nbgenomics import datasets, genome, layers, models, training
 
 
 def codes(rng, n=8, width=60, unknown=True):
@@ -208,11 +209,8 @@ def test_parameter_counts_of_deepatac():
     assert sum(weight.value.numpy().size for weight in built[2_203_443].trainable_weights) == 2_201_683
 
 
-def test_deepatac_is_regularised_as_published_and_reads_both_inputs(tmp_path):
+def test_deepatac_reads_both_inputs(tmp_path):
     model = models.deepatac(targets=3, scale=0.1)
-    kinds = {type(layer).__name__: layer.kernel_regularizer for layer in model.layers if getattr(layer, "kernel_regularizer", None)}
-    assert float(kinds["Conv1D"].l2) == pytest.approx(5e-7) and float(kinds["Dense"].l1) == pytest.approx(1e-8)
-    assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.2, 0.2, 0.5]
     rng = np.random.default_rng(0)
     batch = {"sequence": codes(rng, 4, 200), "atac": rng.integers(0, 2, (4, 200, 2)).astype(np.float32)}
     found = model.predict_on_batch(batch)
@@ -242,6 +240,87 @@ def test_nets_of_one_factor_save_and_load(build, tmp_path):
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "m.keras").predict_on_batch(x), found)
 
 
+POOL, DROP, CONV = ("MaxPooling1D", 2), ("Dropout", 0.5), ("Conv1D", "relu")
+BLOCK = [("Conv1D", "linear", {"l2": 5e-7}), ("BatchNormalization",), ("ReLU",), ("MaxPooling1D", 4)]
+LSTMS = [("Bidirectional", "tanh"), DROP, ("GlobalAveragePooling1D",)]
+MOTIF_CNN = [CONV, POOL, DROP, CONV, POOL, DROP, CONV, DROP, ("GlobalMaxPooling1D",)]
+FOUR = [CONV, POOL, DROP, *MOTIF_CNN]
+STRANDS = [("PadUncertain",), ("ScanBothStrands", "relu"), ("GlobalMaxPooling1D",), ("Reshape",)]
+SIGMOID = ("Dense", "sigmoid")
+DEEPATAC = [*BLOCK, ("Dropout", 0.2), *BLOCK, ("Dropout", 0.2), *BLOCK, DROP, ("Flatten",), ("Dense", "relu", {"l1": 1e-8}), SIGMOID]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (lambda: models.deepatac(scale=0.05), [("Concatenate",), *DEEPATAC]),
+        (lambda: models.deepatac(scale=0.05, tracks=0), DEEPATAC),
+        (lambda: models.motif_cnn(scale=0.05), [*MOTIF_CNN, SIGMOID]),
+        (lambda: models.motif_cnn(scale=0.05, classes=2), [*MOTIF_CNN, ("Dense", "softmax")]),
+        (lambda: models.deep_motif(scale=0.05), [*MOTIF_CNN, ("Dense", "relu"), *[("Highway",)] * 5, SIGMOID]),
+        (lambda: models.deep_motif(scale=0.05, convolutions=4, highways=6), [*FOUR, ("Dense", "relu"), *[("Highway",)] * 6, SIGMOID]),
+        (lambda: models.motif_rnn(units=2), [*LSTMS, SIGMOID]),
+        (lambda: models.motif_cnn_rnn(units=2, scale=0.05), [CONV, *LSTMS, SIGMOID]),
+        (lambda: models.deepbind(), [*STRANDS, ("Dropout", 0), SIGMOID, ("GlobalMaxPooling1D",)]),
+        (lambda: models.deepbind(hidden=6, dropout=0.25), [*STRANDS, ("Dropout", 0.25), ("Dense", "relu"), SIGMOID, ("GlobalMaxPooling1D",)]),
+    ],
+)
+def test_layers_are_those_of_the_papers(model, expected):
+    """In order: kind; then activation, rate of dropout or size of pool; then regularisation of the kernel."""
+    found = []
+    for layer in model().layers:
+        if not isinstance(layer, keras.layers.InputLayer | layers.OneHot | layers.KmerOneHot):
+            assert not getattr(layer, "activity_regularizer", None) and not getattr(layer, "bias_regularizer", None)
+            inner, parts = getattr(layer, "forward_layer", layer), [type(layer).__name__]
+            parts += [inner.activation.__name__] if hasattr(inner, "activation") else []
+            parts += [layer.rate] if hasattr(layer, "rate") else [*layer.pool_size] if hasattr(layer, "pool_size") else []
+            if regulariser := getattr(inner, "kernel_regularizer", None):
+                parts.append({name: pytest.approx(value) for name, value in regulariser.get_config().items()})
+            found.append(tuple(parts))
+    assert found == expected
+
+
+def test_deepbind_with_hidden_units_equals_plain_numpy():
+    keras.utils.set_random_seed(3)
+    model, x = models.deepbind(30, motifs=4, length=5, hidden=6), codes(np.random.default_rng(0), 7, 30)
+    for layer in model.layers:  # biases too
+        layer.set_weights([np.random.default_rng(1).normal(size=weight.shape) for weight in layer.get_weights()])
+    (kernel, bias), (hidden, shift) = model.get_layer("scan").get_weights(), model.layers[-3].get_weights()
+    last, least = model.get_layer("head").get_weights()
+    letters = np.pad(np.vstack([np.eye(4), np.full(4, 0.25)])[x], ((0, 0), (4, 4), (0, 0)), constant_values=0.25)
+    places = np.lib.stride_tricks.sliding_window_view(letters, 5, axis=1)  # (n, positions, 4, length)
+    strands = [np.maximum(np.einsum("npbl,lbm->npm", places, turned) + bias, 0).max(1) for turned in (kernel, kernel[::-1, ::-1])]
+    logits = [np.maximum(best @ hidden + shift, 0) @ last + least for best in strands]
+    assert (logits[0] < logits[1]).any() and (logits[0] > logits[1]).any()
+    np.testing.assert_allclose(model.predict_on_batch({"sequence": x}), 1 / (1 + np.exp(-np.maximum(*logits))), rtol=1e-4, atol=1e-6)
+
+
+def test_deepbind_drops_the_same_motifs_on_both_strands():
+    keras.utils.set_random_seed(0)
+    model = models.deepbind(30, motifs=8, length=5, dropout=0.5)
+    (dropout,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
+    kept = np.asarray(dropout(np.ones((50, 2, 8), np.float32), training=True)) > 0
+    np.testing.assert_array_equal(kept[:, 0], kept[:, 1])
+    assert 0.4 < kept.mean() < 0.6
+
+
+def test_two_classes_are_trained_on_two_columns():
+    bound, start = np.arange(640) % 2, np.arange(640) * 60
+    x = codes(np.random.default_rng(0), 640, 60, unknown=False)
+    x[bound == 1, 20:28] = genome.encode("TGACTCAC")
+    regions, targets = pd.DataFrame({"chrom": "chr1", "start": start, "end": start + 60}), pd.DataFrame({"bound": bound, "unbound": 1 - bound})
+    data = datasets.WindowDataset({"sequence": x}, targets, regions)
+    train, valid, said = data.take(slice(0, 512)), data.take(slice(512, 640)), bound[512:] == 1
+    keras.utils.set_random_seed(0)
+    model = models.motif_cnn(60, classes=2, scale=1 / 4)
+    history = training.fit(model, train, valid, epochs=1, batch_size=8, learning_rate=3e-3)
+    predicted = training.predict(model, valid)
+    np.testing.assert_allclose(predicted.sum(1), 1, atol=1e-6)
+    valued = history[history.split == "valid"].set_index("metric").value
+    assert valued.auprc > 0.7 and predicted[said, 0].mean() > predicted[~said, 0].mean()
+    assert valued.loss == pytest.approx(-np.log(np.where(said, *predicted.T)).mean(), rel=1e-4)  # both columns say the same
+
+
 def test_a_softmax_of_two_is_one_sigmoid():
     """The published head has a unit more than it needs: the log odds are the difference of its two units."""
     pair, one, x = models.motif_cnn(classes=2, scale=0.1), models.motif_cnn(scale=0.1), {"sequence": codes(np.random.default_rng(0), 9, 101)}
@@ -257,6 +336,9 @@ def test_highway_with_a_closed_gate_passes_on_what_it_gets_and_with_an_open_one_
     dense = opened(x)
     kernel, bias = (np.asarray(weight) for weight in (opened.transform_kernel, opened.transform_bias))
     np.testing.assert_allclose(dense, np.maximum(x @ kernel + bias, 0), atol=1e-5)
+    again = layers.Highway.from_config(layers.Highway(carry=-3.0).get_config())
+    again.build((None, 8))
+    assert again.carry == -3 and (np.asarray(again.gate_bias) == -3).all() and (np.asarray(again.transform_bias) == 0).all()
     started = layers.Highway()
     gate = 1 / (1 + np.exp(2.0))
     started.build((None, 8))

@@ -46,15 +46,18 @@ def test_when_values_are_clipped():
     assert (end.values == 1).all() and (each.values == 1).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*led to nothing")
 def test_starts_do_not_know_of_each_other():
     keras.utils.set_random_seed(0)
     model = models.motif_cnn(30, scale=1 / 16)
     together = learned.class_optimum(model, n=3, seed=5, steps=40)
     for i in range(3):
-        alone = learned.class_optimum(model, n=1, seed=5 + i, steps=40)
-        np.testing.assert_allclose(alone.values[0], together.values[i], atol=1e-4)
-        np.testing.assert_allclose(alone.history.loss, together.history.query("start == @i").loss, atol=1e-5)
+        fewer = learned.class_optimum(model, n=i + 1, seed=5, steps=40)
+        np.testing.assert_allclose(fewer.values[i], together.values[i], atol=1e-4)
+        np.testing.assert_allclose(fewer.history.query("start == @i").loss, together.history.query("start == @i").loss, atol=1e-5)
     assert np.abs(together.values[0] - together.values[1]).max() > 0.1
+    first = [learned.class_optimum(model, n=3, seed=seed, steps=1).history.query("step == 0").objective for seed in range(4)]
+    assert len(set(np.concatenate(first))) == 12  # neighbouring seeds have no start in common
 
 
 @pytest.mark.parametrize("classes", [1, 2])
@@ -66,7 +69,7 @@ def test_objectives_are_what_the_model_says(classes):
         found = learned.class_optimum(model, n=2, steps=20, objective=objective)
         table = found.history.pivot(index="step", columns="start", values="objective")
         np.testing.assert_allclose(table.loc[20], expected(of_letters.predict_on_batch(found.values)[:, 0]), atol=1e-5)
-        first = np.stack([np.random.default_rng(seed).random((30, 4), np.float32) for seed in (0, 1)])
+        first = np.stack([np.random.default_rng([0, i]).random((30, 4), np.float32) for i in (0, 1)])
         np.testing.assert_allclose(table.loc[0], expected(of_letters.predict_on_batch(first)[:, 0]), atol=1e-5)
         losses = found.history.loss - 0.009 * np.r_[np.square(first).sum((1, 2)), np.zeros(38), np.square(found.values).sum((1, 2))]
         np.testing.assert_allclose(losses[[0, 1, 40, 41]], -found.history.objective[[0, 1, 40, 41]], atol=1e-4)
@@ -143,6 +146,11 @@ def test_class_optimum_refuses():
         learned.class_optimum(model, width=9, clip="never")
     with pytest.raises(ValueError, match="got 'loss'"):
         learned.class_optimum(model, width=9, objective="loss")
+    for given in ({"n": 0}, {"steps": 0}):
+        with pytest.raises(ValueError, match=r"expected n and steps of 1 or more, got n=\d+ and steps=\d+"):
+            learned.class_optimum(model, width=9, **given)
+    with pytest.raises(ValueError, match=r"a model with the input 'sequence', got one of \['dnase'\]"):
+        learned.class_optimum(models.jund_dnase())
     with pytest.raises(ValueError, match="linear gives no probability"):
         learned.class_optimum(linear_model(np.ones((5, 4)), activation="linear"))
 
@@ -175,6 +183,8 @@ def test_temporal_outputs_behind_a_convolution_that_saw_everything():
 def test_temporal_outputs_need_a_model_for_any_width():
     with pytest.raises(ValueError, match=r"width=None; this one reads \['sequence'\], width 101"):
         learned.temporal_outputs(models.motif_cnn(scale=1 / 16), random_codes(2, 101))
+    with pytest.raises(ValueError, match="one sequence or more, got codes of 0 rows"):
+        learned.temporal_outputs(models.motif_rnn(units=2), random_codes(0, 9))
 
 
 def net_of(kind: str):
@@ -247,7 +257,8 @@ def test_a_filter_for_a_word_gives_the_word(tmp_path):
     natural = sum((row[i : i + 6] == word).all() for row, i in itertools.product(given, range(35)))
     given[:50, 11:17] = word
     found = learned.filter_pwms(model, given)
-    assert list(found) == ["filter_0"] and 50 <= found["filter_0"].n_sites <= 50 + natural
+    assert list(found) == ["filter_0"] and isinstance(found["filter_0"], motifs.Motif) and found["filter_0"].id == "filter_0"
+    assert 50 <= found["filter_0"].n_sites <= 50 + natural
     np.testing.assert_array_equal(found["filter_0"].pwm.argmax(1), word)
     assert found["filter_0"].pwm.max(1).min() > 0.97
     again = motifs.read_meme(motifs.write_meme(tmp_path / "filters.meme", found))["filter_0"]
@@ -263,3 +274,5 @@ def test_filter_pwms_refuse_other_layers():
     name = next(layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv1D))
     with pytest.raises(ValueError, match="Conv1D over 6 channels"):
         learned.filter_pwms(model, random_codes(2, 64), layer=name)
+    with pytest.raises(ValueError, match="one sequence or more, got codes of 0 rows"):
+        learned.filter_pwms(models.motif_cnn(scale=1 / 16), random_codes(0, 101))

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import h5py
@@ -133,6 +134,8 @@ def test_arithmetic():
     odds = motifs.log_odds(pwm[:3], background=[0.3, 0.2, 0.2, 0.3], pseudocount=0)[1]
     assert odds[0] == pytest.approx(np.log2(0.97 / 0.3)) and odds[3] == pytest.approx(np.log2(0.01 / 0.3))
     assert np.isfinite(motifs.log_odds(pwm)).all()
+    with warnings.catch_warnings(action="error"):
+        assert (motifs.log_odds(pwm, pseudocount=0)[3] == [-np.inf, -np.inf, 1, 1]).all()
     made = motifs.to_pwm([[2.0, -1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
     np.testing.assert_allclose(made, [[1.01 / 1.04, 0.01 / 1.04, 0.01 / 1.04, 0.01 / 1.04], [0.25] * 4, [0.25] * 4])
     with pytest.raises(ValueError, match="no PWM"):
@@ -205,6 +208,7 @@ def planted(vertebrates):
     return windows, chosen
 
 
+@pytest.mark.filterwarnings("ignore:.*no hit is possible. MA0006.2")
 def test_scan_finds_what_brute_force_finds(planted):
     windows, chosen = planted
     before = windows.copy()
@@ -231,6 +235,7 @@ def test_scan_finds_what_brute_force_finds(planted):
     assert sorted(flipped["p_value"]) == sorted(hits["p_value"])
 
 
+@pytest.mark.filterwarnings("ignore:.*no hit is possible. MA0006.2")
 def test_scan_finds_what_memelite_finds(planted):
     from memelite import fimo
 
@@ -285,14 +290,29 @@ def test_scan_edges():
     pwm = motifs.to_pwm(np.eye(4)[[1, 2] * 5])
     hits = motifs.scan(np.zeros((3, 20), np.uint8), {"m": pwm})
     assert hits.empty and "q_value" in hits
-    assert motifs.scan(np.zeros((3, 9), np.uint8), {"m": pwm}).empty and motifs.scan(np.zeros((0, 20), np.uint8), {"m": pwm}).empty
+    assert motifs.scan(np.zeros((0, 20), np.uint8), {"m": pwm}).empty
     site = np.array([[1, 2] * 5, [1, 2] * 4 + [1, 4]], np.uint8)
-    assert motifs.scan(site, {"m": pwm, "long": np.full((30, 4), 0.25)})[["row", "strand"]].to_numpy().tolist() == [[0, "+"], [0, "-"]]
+    long = motifs.to_pwm(np.eye(4)[[0, 1] * 15])
+    assert motifs.scan(site, {"m": pwm, "long": long})[["row", "strand"]].to_numpy().tolist() == [[0, "+"], [0, "-"]]  # too long: no site of its own
+    with pytest.raises(ValueError, match="windows of 9 bp are shorter than every motif: the shortest has 10 bp"):
+        motifs.scan(site[:, :9], {"m": pwm, "long": long})
     for arguments in ({}, 0.1), ({"m": pwm}, 0), ({"m": pwm}, 2):
         with pytest.raises(ValueError, match="at least one motif, and p_value above 0"):
             motifs.scan(site, *arguments)
     with pytest.raises(ValueError, match="odd is no PWM"):
         motifs.scan(site, {"odd": pwm * 2})
+
+
+def test_scan_names_the_motifs_that_can_have_no_hit():
+    chosen = {name: motifs.to_pwm(np.eye(4)[word]) for name, word in (("six", [0, 1, 2, 0, 1, 2]), ("seven", [0, 1, 2, 3, 0, 1, 2]))}
+    chosen["flat"] = np.full((5, 4), 0.25)
+    site = np.array([[0, 1, 2, 0, 1, 2, 0]], np.uint8)
+    with pytest.warns(UserWarning, match=r"best sites have p >= 0.0001, no hit is possible: six, flat; raise p_value="):  # 4 ** -6 and 1; not 4 ** -7
+        assert motifs.scan(site, chosen).empty
+    with warnings.catch_warnings(action="error"):
+        assert len(motifs.scan(site, {"six": chosen["six"]}, p_value=3e-4)) == 1
+    with pytest.warns(UserWarning, match="no hit is possible: six"):  # smaller, not as small
+        assert motifs.scan(site, {"six": chosen["six"]}, p_value=4.0**-6).empty
 
 
 @pytest.mark.parametrize("length", [1, 9, 30])
@@ -306,19 +326,15 @@ def test_affinity_is_that_of_brute_force(length, both_strands):
     places = np.lib.stride_tricks.sliding_window_view(windows, length, axis=1)
     ratios = [strand[np.arange(length), places].prod(axis=2) for strand in (odds, odds[::-1][:, COMPLEMENT])[: 1 + both_strands]]
     ratios = np.ma.masked_invalid(np.concatenate(ratios, axis=1))
-    for how in ("mean", "max", "sum"):
-        found = motifs.affinity(Lazy(windows), pwm, both_strands, background, how)
-        np.testing.assert_allclose(found, getattr(ratios, how)(axis=1).filled(np.nan), rtol=1e-10)
-        assert found.dtype == np.float64 and np.isnan(found[7]) and found[8] > 0
+    found = motifs.affinity(Lazy(windows), pwm, both_strands, background)
+    np.testing.assert_allclose(found, ratios.mean(axis=1).filled(np.nan), rtol=1e-10)
+    assert found.dtype == np.float64 and np.isnan(found[7]) and found[8] > 0
+    np.testing.assert_array_equal(motifs.affinity(np.where(windows > 3, 255, windows).astype(np.uint8), pwm, both_strands, background), found)
     if both_strands:
-        best = motifs.best_hit(windows[8:9], pwm, background=background)["score"][0]
-        assert motifs.affinity(windows[8:9], pwm, True, background, "max")[0] == pytest.approx(2.0**best, rel=1e-4)
         np.testing.assert_allclose(motifs.affinity(flip(windows), pwm), motifs.affinity(windows, pwm), rtol=1e-10)
 
 
 def test_affinity_errors():
-    with pytest.raises(ValueError, match="mean, max or sum, not 'median'"):
-        motifs.affinity(np.zeros((2, 20), np.uint8), np.full((5, 4), 0.25), how="median")
     with pytest.raises(ValueError, match="shorter than the motif"):
         motifs.affinity(np.zeros((2, 4), np.uint8), np.full((5, 4), 0.25))
     assert motifs.affinity(np.zeros((0, 20), np.uint8), np.full((5, 4), 0.25)).shape == (0,)

@@ -13,6 +13,7 @@ import pysam
 import pytest
 from scipy.stats import chisquare
 
+from nbgenomics import sequences
 from nbgenomics.genome import decode, encode, open_genome
 from nbgenomics.sequences import matched_negatives, read_sequences, shuffle_dinucleotides
 
@@ -99,6 +100,8 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "a.bin").write_bytes(bytes(range(256)))
     with pytest.raises(ValueError, match=r"a\.bin is cut short, damaged or no text"):
         read_sequences(tmp_path / "a.bin")
+    with pytest.raises(ValueError, match="expected one file of sequences or more, got an empty list"):
+        read_sequences([])
     with pytest.raises(ValueError, match="a width of 1 bp or more, got 0"):
         read_sequences(write(tmp_path / "a.seq", TABLE), width=0)
 
@@ -269,6 +272,45 @@ def test_negatives_from_within_regions(toy):
     assert found.sort_values(["chrom", "start"]).groupby("chrom").start.diff().min() >= 60  # regions that overlap are no two places
     fixed = peaks[:40].assign(end=peaks.start + 60)
     pd.testing.assert_frame_equal(matched_negatives(genome, fixed, peaks).iloc[:, :1], fixed[["chrom"]].reset_index(drop=True))  # as wide as they are
+
+
+@pytest.mark.parametrize("width", [10, 300])  # less, and more, than the positives have
+def test_negatives_touch_no_part_of_the_positives(toy, width):
+    """Also where nothing else is excluded: of a long peak more than its middle, of a short one its surroundings."""
+    genome, _, peaks = toy
+    long = peaks[peaks.chrom == "chr1"].assign(end=lambda table: table.start + 160)
+    found = matched_negatives(genome, long, peaks[:0], n=3, width=width, tolerance=0.5)
+    reach = max(0, width - 160) // 2
+    starts, ends = (np.sort(values.to_numpy()) for values in (long.start - reach, long.end + reach))
+    before = np.searchsorted(starts, found.end, side="left")  # peaks that begin before a negative ends, less those that end before it begins
+    assert len(found) > 100 and (before == np.searchsorted(ends, found.start, side="right")).all()
+
+
+def test_nobody_has_two_negatives_before_all_have_one(tmp_path):
+    """Two tiles of the first positive's GC content, both good enough for the second: one for each."""
+    (tmp_path / "few.fa").write_text(">chr1\nACGTACGTAC" + "ACGTACGTCC" + "GCATGCATGA" + "TTCCGGAATC" + "\n")
+    positives = pd.DataFrame({"chrom": "chr1", "start": [0, 10], "end": [10, 20]})
+    free = pd.DataFrame({"chrom": ["chr1"], "start": [20], "end": [40]})
+    for order in ([0, 1], [1, 0]):
+        with pytest.warns(UserWarning, match="2 of 2 positives have fewer than 2"):
+            found = matched_negatives(open_genome(tmp_path / "few.fa"), positives.iloc[order], free[:0], n=2, within=free, tolerance=0.1)
+        assert found.positive.tolist() == [0, 1] and sorted(found.start) == [20, 30]
+
+
+def test_sequence_is_read_of_as_many_tiles_as_are_needed(toy, monkeypatch):
+    genome, fasta, peaks = toy
+    read, gc = [], sequences._gc
+    monkeypatch.setattr(sequences, "_gc", lambda windows: read.append(len(windows)) or gc(windows))
+    chosen = peaks[:8]
+    whole = matched_negatives(genome, chosen, peaks, n=2, width=101, tolerance=0.1)
+    assert read[0] > 1_500
+    monkeypatch.setattr(sequences, "_OFFER", 20)
+    monkeypatch.setattr(sequences, "_LEAST", 50)
+    found = matched_negatives(genome, chosen, peaks, n=2, width=101, tolerance=0.1)
+    assert read[2] == sum(max(20 * 2 * number, 50) for number in chosen.chrom.value_counts())
+    assert len(found) == len(whole) == 16 and found.start.nunique() == 16 and (found.chrom == chosen.chrom.iloc[found.positive].to_numpy()).all()
+    assert found.start.sub(chosen.start.iloc[found.positive].to_numpy()).abs().max() > 20_000  # from all over the chromosome
+    assert not any("N" in fasta[row.chrom][row.start : row.end].seq for row in found.itertuples())
 
 
 def test_negatives_that_cannot_be_had(toy):
