@@ -285,5 +285,5 @@ def test_an_output_has_vega_for_jupyter_and_a_png_for_everyone_else():
 
 def test_precision_recall_is_drawn_in_the_steps_that_average_precision_sums():
     """A model with one score for everything has one threshold: a straight line from (0, 1) would make it look good."""
-    shape = charts.precision_recall(CURVE).to_dict()["layer"][0]["mark"]
+    shape = charts.precision_recall(CURVE).to_dict()["hconcat"][0]["layer"][0]["mark"]
     assert shape["interpolate"] == "step-before"
