@@ -307,3 +307,19 @@ def test_deep_motif_on_real_sequences(tmp_path, shared_data, monkeypatch):
     assert auc["deepbind"] > 0.93 and auc["deep_motif"] > 0.95
     best = pd.read_csv(run.folder / "tables/matches.csv").query("way == 'attribution'").iloc[0]
     assert re.search("CTCF", best["name"]) and best.q_value < 1e-3
+
+
+def test_deep_motif_on_a_fasta_file_of_ones_own(tmp_path):
+    """The `mine.toml` of notebook 06: labels in the headers, negatives as the file has them (poly-A, which no shuffle gives), no JASPAR profile."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 200), ("test", 40)):
+        bound = ["".join(rng.choice(list("ACGT"), 20)) + "TGACTCATGACTCA" + "".join(rng.choice(list("ACGT"), 16)) for _ in range(count)]
+        lines = [f">b{i} 1\n{row}" for i, row in enumerate(bound)] + [f">u{i} 0\n{'A' * 50}" for i in range(count)]
+        (tmp_path / f"{part}.fa").write_text("\n".join(lines) + "\n")
+    entries = "".join(f'[[files]]\nrole = "{part}_sequences"\nname = "mine"\npath = "{part}.fa"\n' for part in ("train", "test"))
+    (tmp_path / "mine.toml").write_text(f'title = "mine"\n{entries}')
+    given = {"dataset": str(tmp_path / "mine.toml"), "factors": "mine", "epochs": 6, "n_boot": 20, "scale": 0.25, "steps": 50, "starts": 4}
+    run = runs.run_notebook(NOTEBOOKS / "06_motif_visualisation.ipynb", given, tmp_path / "run")
+    assert score(run, "mine", "auroc")["value"] == 1.0  # poly-A is easy: the file's own negatives were used
+    saved = np.load(run.folder / "predictions.npz")
+    assert saved["observed"].sum() == 40 and len(saved["observed"]) == 80
