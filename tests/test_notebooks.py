@@ -234,17 +234,11 @@ def test_deepatac_on_demo(tmp_path):
     assert np.load(run.folder / "predictions.npz")["predicted"].shape[1] == 6
 
 
-def test_deepatac_reads_smoothed_cuts_in_wide_windows(tmp_path):
-    given = {"signal": "smoothed", "epochs": 1, "n_boot": 5, "width": 1000, "scale": 0.05, "batch_size": 64}
-    run = runs.run_notebook(NOTEBOOKS / "05_deepatac.ipynb", given, tmp_path / "run")
-    assert run.status == "finished" and "mean smoothed signal" in (tmp_path / "run/notebook.ipynb").read_text()
-
-
 def test_deepatac_on_real_yeast(tmp_path, shared_data, monkeypatch):
-    """A few epochs on counts, with peaks called here where MACS is installed; 18 of the 20 factors have a fungal profile."""
+    """A few epochs on smoothed cuts, with peaks called here where MACS is installed; 18 of the 20 factors have a fungal profile."""
     monkeypatch.setenv("NBGENOMICS_MIRROR", str(shared_data))
     called = bool(shutil.which("macs3") or shutil.which("macs2"))
-    given = {"dataset": "yeast", "min_overlap": 1.0, "signal": "counts", "epochs": 4, "n_boot": 50, "macs": called}
+    given = {"dataset": "yeast", "min_overlap": 1.0, "signal": "smoothed", "epochs": 3, "n_boot": 50, "macs": called}
     run = runs.run_notebook(NOTEBOOKS / "05_deepatac.ipynb", given, tmp_path / "run")
     mean = score(run, "mean of factors", "auprc")
     assert mean["low"] > 1.5 * mean["baseline"] and len(run.manifest["scores"]) == 43
