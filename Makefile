@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .PHONY: demo test lab check format study bench clean help
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make demo    set up, run the JunD study on simulated data, say where the report is"
-	@echo "make test    the whole test suite"
+	@echo "make test    the whole test suite, two files at a time (WORKERS=2)"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make check   format, lint, notebook hygiene"
 	@echo "make study   every configuration of the JunD study as a sweep (DATASET=demo|chr20, SEEDS=0..2)"
@@ -27,7 +28,7 @@ demo: $(READY)
 	@$(BIN)/nbgenomics run notebooks/02_jund.ipynb -p dataset demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks/02_jund.ipynb
