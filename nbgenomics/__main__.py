@@ -1,4 +1,4 @@
-"""The command line: run, sweep, fetch, show, doctor. Every command only calls what Python can call too."""
+"""The command line: run, sweep, predict, vep, issm, fetch, show, doctor. Every command only calls what Python can call too."""
 
 import argparse
 import importlib.metadata
@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _tell(error, USAGE)
     except (ValueError, OSError, RuntimeError, ImportError, KeyError) as error:
         return _tell(error.args[0] if isinstance(error, KeyError) else error, FAILURE)
-    except KeyboardInterrupt:
-        return _tell("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        return _tell(": ".join(["interrupted", *map(str, stop.args)]), 130)
 
 
 def _pairs(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     for added in (run, sweep):
         added.add_argument("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), help="value of a notebook's parameter")
         added.add_argument("--timeout", type=float, metavar="SECONDS", help="the longest a run may take")
+    _add_scoring(command)
     fetch = command("fetch", _fetch, "download data collections, verified, into the cache")
     fetch.add_argument("dataset", nargs="*", help="name of a collection, or a .toml file")
     fetch.add_argument("--list", action="store_true", help="list the collections")
@@ -87,6 +88,38 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="for scripts")
     command("doctor", _doctor, "what works on this machine, and what to do about what does not")
     return parser
+
+
+def _add_scoring(command) -> None:
+    """DeepArk's commands, which understand its names of options too."""
+    predict = command("predict", _predict, "what a model says of sequences (FASTA) or regions (BED): a table, or with --bigwig tracks")
+    predict.add_argument("source", nargs="?", help="FASTA, or BED with --genome; plain, gzip or bgzip (with --bigwig: BED, or leave it out)")
+    predict.add_argument("--bigwig", action="store_true", help="slide along the genome, or SOURCE's regions, into a bigWig an output; resumable")
+    predict.add_argument("--step", type=int, metavar="BP", help="with --bigwig: from window to window (default: 200)")
+    predict.add_argument("--chrom", nargs="+", metavar="NAME", help="with --bigwig: only these chromosomes")
+    vep = command("vep", _vep, "effects of variants on what a model says: alt less ref, by probabilities and by log odds")
+    vep.add_argument("source", help="VCF, plain, gzip or bgzip; several ALT in a line, and indels, are taken")
+    vep.add_argument(
+        "--mismatch", choices=["skip", "keep", "error"], default="skip", help="if REF is not in the genome (default: skip; DeepArk: keep)"
+    )
+    issm = command("issm", _issm, "in silico saturated mutagenesis: effects of every substitution at every position of sequences")
+    issm.add_argument("source", help="FASTA, or BED with --genome; plain, gzip or bgzip")
+    issm.add_argument("--span", nargs=2, type=int, metavar=("START", "END"), help="only these positions of the model's window, 0-based half-open")
+    for added in (predict, vep, issm):
+        added.add_argument("--model", "--checkpoint-file", required=True, metavar="FILE", help=".keras, or a DeepArk checkpoint (.pth.tar, .pt)")
+        added.add_argument("--genome", "--genome-file", required=added is vep, metavar="FASTA", help="the genome of a BED or VCF file")
+        added.add_argument("--out", "--output-dir", required=True, metavar="DIR", help="folder for the tables, made if needed")
+        added.add_argument("--format", "--output-format", choices=["tsv", "parquet", "hdf5"], default="tsv", help="of the tables (default: tsv)")
+        if added is not predict:
+            text = "of predictions,diffs,abs_diffs,logits these, with commas between (default: all four)"
+            added.add_argument("--outputs", type=lambda text: text.split(","), metavar="KINDS", default=argparse.SUPPRESS, help=text)
+        added.add_argument("--names", metavar="FILE", help="names of the model's outputs, a line each (default: their numbers from 0)")
+        added.add_argument("--select", nargs="+", metavar="NAME", help="only these outputs")
+        added.add_argument("--batch-size", type=int, metavar="N", help="windows at once (default: by the model's width; 64 of 4,095 bp)")
+        strands = added.add_mutually_exclusive_group()
+        text = "average the predictions of both strands (default; DeepArk's nets do so themselves)"
+        strands.add_argument("--both-strands", action="store_true", default=True, help=text)
+        strands.add_argument("--one-strand", action="store_false", dest="both_strands", help="only the strand that is given")
 
 
 def _tell(message, status: int) -> int:
@@ -228,6 +261,54 @@ def parse_grid(items: list[str]) -> dict[str, list]:
         else:
             grid[name] = text.split(",")
     return grid
+
+
+@contextmanager
+def _silence():
+    """While TensorFlow's libraries start, which write of the processor to the terminal whatever they are told; an exception is still one."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _score(options, function, *arguments, also: tuple[str, ...] = ()):
+    """Call a function of `nbgenomics.scoring` with the options that all of them have, and some that it has `also`; print its files."""
+    with _silence():
+        from nbgenomics import scoring, training
+
+        training.devices()  # starts TensorFlow
+    shared = ("names", "select", "both_strands", "batch_size", *also)
+    found = getattr(scoring, function)(*arguments, **{name: getattr(options, name) for name in shared if hasattr(options, name)})
+    files, report = found if isinstance(found, tuple) else (found, None)
+    print(*([report] if report else []), *(f"  {name:<16} {path}" for name, path in files.items()), sep="\n")
+
+
+def _predict(options) -> int | None:
+    if not options.bigwig and (options.step or options.chrom):
+        return _tell("--step and --chrom go with --bigwig", USAGE)
+    if options.bigwig and options.source and options.chrom:
+        return _tell("regions come from SOURCE or from --chrom, not from both", USAGE)
+    if options.bigwig and not options.genome:
+        return _tell("along which genome? Give its FASTA file as --genome", USAGE)
+    if not options.bigwig and not options.source:
+        return _tell("which sequences? Give a FASTA file, a BED file with --genome, or --bigwig for whole chromosomes", USAGE)
+    if options.bigwig:
+        return _score(options, "along_genome", options.model, options.genome, options.out, options.source or options.chrom, options.step)
+    return _score(options, "predict", options.model, options.source, options.out, options.genome, also=("format",))
+
+
+def _vep(options) -> None:
+    _score(options, "vep", options.model, options.source, options.genome, options.out, also=("outputs", "format", "mismatch"))
+
+
+def _issm(options) -> None:
+    _score(options, "issm", options.model, options.source, options.out, options.genome, also=("outputs", "format", "span"))
 
 
 def _fetch(options) -> int | None:

@@ -8,6 +8,7 @@ first. Charts can be put together with ``a | b`` and ``a & b``; each keeps its o
 
 import functools
 import struct
+import textwrap
 import time
 import warnings
 
@@ -108,13 +109,15 @@ def _unique(values):
 # Training and evaluation ----------------------------------------------------------------------------------------------
 
 
-def training_curves(history, width=240, height=220):
+def training_curves(history, by=None, width=240, height=220):
     """Training and validation metrics by epoch, one panel a metric, the epoch with the lowest validation loss marked.
 
     Parameters
     ----------
     history : DataFrame
         Columns ``epoch`` (from 1), ``split`` ("train" or "valid"), ``metric``, ``value``.
+    by : str, optional
+        Column that tells several histories apart, such as ``run``: it has the colours then, training is dashed, and no epoch is marked.
     width, height : int
         Pixels of one panel.
 
@@ -124,8 +127,12 @@ def training_curves(history, width=240, height=220):
     """
     _checked(history, ["epoch", "split", "metric", "value"], "training_curves")
     losses = history[(history["split"] == "valid") & (history["metric"] == "loss")].set_index("epoch")["value"].dropna()
-    best = None if losses.empty else int(losses.idxmin())
-    color = alt.Color("split:N", title=None, scale=alt.Scale(domain=["train", "valid"], range=COLORS[:2]), legend=alt.Legend(orient="top"))
+    best = None if losses.empty or by else int(losses.idxmin())
+    splits, legend = {"shorthand": "split:N", "title": None}, alt.Legend(orient="top")
+    color = {"color": alt.Color(**splits, scale=alt.Scale(domain=["train", "valid"], range=COLORS[:2]), legend=legend)}
+    if by:
+        dash = alt.StrokeDash(**splits, scale=alt.Scale(domain=["valid", "train"], range=[[1, 0], [4, 3]]), legend=legend)
+        color = {"color": _line_color(history, by), "strokeDash": dash}
     last = int(history["epoch"].max())
     ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(last, 10))
     panels = []
@@ -133,8 +140,8 @@ def training_curves(history, width=240, height=220):
         base = alt.Chart(part).encode(
             x=alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[min(1, last - 1), last], nice=False)),
             y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
-            color=color,
-            tooltip=["epoch:Q", "split:N", alt.Tooltip("value:Q", title=metric, format=".4f")],
+            tooltip=[*([f"{by}:N"] if by else []), "epoch:Q", "split:N", alt.Tooltip("value:Q", title=metric, format=".4f")],
+            **color,
         )
         layers = [base.mark_line(point=alt.OverlayMarkDef(size=22))]
         if best is not None:
@@ -634,6 +641,73 @@ def _strongest(heights, start, end, width):
     centre = best + (weights @ np.arange(width)) / weights.sum()
     first = start + int(np.clip(round(centre - width / 2), 0, len(total) - width))
     return first, first + width
+
+
+def mutagenesis(effects, codes, start=0, chrom=None, title=None, label="effect on the log odds", width=None):
+    """What every substitution does: a cell for each position and letter put in, the largest loss at each position above, the sequence below.
+
+    Colours are centred on zero, purple for a loss and orange for a gain; letters that are there already are grey. Scroll to zoom, drag to move.
+
+    Parameters
+    ----------
+    effects : ndarray of shape (width, 4)
+        Of one window and target, from :func:`nbgenomics.mutagenesis.saturate`: letters in the order A, C, G, T.
+    codes : ndarray of uint8, shape (width,)
+        The sequence itself.
+    start : int
+        Position of the first letter, 0-based.
+    chrom : str, optional
+        Chromosome, where positions are genomic.
+    title : str, optional
+    label : str
+        Of the colours, with the unit.
+    width : int, optional
+        Pixels; by default 26 a base, between 160 and 560.
+
+    Returns
+    -------
+    alt.Chart
+
+    Raises
+    ------
+    ValueError
+        For arrays of other shapes, effects that are no numbers, or more than 1,250 positions.
+    """
+    effects, codes = np.asarray(effects, float), np.asarray(codes)
+    if effects.shape != (len(codes), 4) or codes.ndim != 1 or not np.isfinite(effects).all():
+        expected = "effects (width, 4) of one window and target, all finite, and codes (width,)"
+        raise ValueError(f"charts.mutagenesis draws {expected}; it was given shapes {effects.shape} and {codes.shape}")
+    if len(codes) > (most := MAX_ROWS // 4):
+        raise ValueError(f"charts.mutagenesis was given {len(codes):,} positions; a chart holds its data, so at most {most:,}: draw a part of them")
+    positions, end = start + np.arange(len(codes)), start + len(codes)
+    letters = np.array([*BASES, "N"])[np.minimum(codes, 4)]
+    frame = pd.DataFrame({"position": positions.repeat(4), "ref": letters.repeat(4), "alt": [*BASES] * len(codes), "effect": effects.ravel()})
+    width = width or int(np.clip(26 * len(codes), 160, WIDTH - 60))
+    scale, edge = alt.Scale(domain=[start, end], nice=False, zero=False), max(float(np.abs(effects).max()), 1e-9)
+    bare = alt.X("x:Q", scale=scale, **_BARE)
+    losses = pd.DataFrame({"position": positions, "loss": effects.min(axis=1)})
+    loss = alt.Scale(domain=[min(float(losses["loss"].min()), -1e-9), 0])
+    above = _bars(losses, "loss", bare, title="loss", scale=loss, axis=alt.Axis(tickCount=2, minExtent=36))
+
+    legend = alt.Legend(title=textwrap.wrap(label, 14), gradientLength=36, gradientThickness=10, tickCount=3, format="+.2~g")
+    color = alt.Color("effect:Q", scale=alt.Scale(scheme="purpleorange", domain=[-edge, edge]), legend=legend)
+    y = alt.Y("alt:N", sort=[*BASES], title="put in", axis=alt.Axis(grid=False, ticks=False, domain=False, minExtent=36))
+    cells = alt.Chart(frame.assign(x=frame["position"], end=frame["position"] + 1)).mark_rect(clip=True)
+    color = alt.condition("datum.ref == datum.alt", alt.value("#CCCCCC"), color)
+    cells = cells.encode(x=bare, x2="end:Q", y=y, color=color, tooltip=_tooltip(frame, "ref", "alt", position=",", effect=".4f"))
+
+    sequence = pd.DataFrame({"position": positions, "ref": letters, "x": positions, "end": positions + 1, "middle": positions + 0.5})
+    below = alt.X("x:Q", title=_position_axis(chrom), scale=scale, axis=_bp_axis(len(codes), width))
+    palette = alt.Scale(domain=[*BASES, "N"], range=[*BASES.values(), "#BBBBBB"])
+    row = alt.Chart(sequence).encode(color=alt.Color("ref:N", scale=palette, legend=None), tooltip=_tooltip(sequence, "ref", position=","))
+    if width >= 7 * len(codes):
+        row = row.mark_text(fontWeight="bold", fontSize=min(13, 1.3 * width / len(codes)), clip=True).encode(x=below, text="ref:N")
+        row = row.transform_calculate(x="datum.middle")
+    else:
+        row = row.mark_rect(clip=True).encode(x=below, x2="end:Q")
+    panels = [(above, 40, title or ""), (cells, 72, ""), (row, 14, "")]
+    rows = [chart.add_params(_zoom(start, end)).properties(width=width, height=height, title=text) for chart, height, text in panels]
+    return _standalone(alt.vconcat(*rows, spacing=4).resolve_scale(color="independent"))
 
 
 def _marks(marks, scale, start, end, width):

@@ -237,32 +237,39 @@ def said_of(model: keras.Model, target: int, scale: str = "logit"):
     ----------
     scale : {"logit", "log_probability", "probability"}
         Log odds of the target (with a softmax, of its unit against all others), the log of its probability, or what the head puts out. Of a head on
-        several strands, (batch, strands, units), the largest counts, as the model has it.
+        several strands, (batch, strands, units), the largest counts or the mean of the probabilities, as the model has it.
 
     Raises
     ------
     ValueError
-        For an unknown target or scale, a log probability of a head that gives none, or other layers after the head than the largest over strands.
+        For an unknown target or scale, a log probability of a head that gives none, other layers after the head than the largest or the mean over
+        strands, or the mean of a head without a sigmoid.
     """
     head, last, ops = model.get_layer("head"), model.layers[-1], keras.ops
+    averaged = isinstance(last, keras.layers.GlobalAveragePooling1D)
     if not 0 <= target < head.units:
         raise ValueError(f"the model has targets 0 to {head.units - 1}, got {target}")
     if scale not in ("logit", "log_probability", "probability"):
         raise ValueError(f"expected 'logit', 'log_probability' or 'probability', got {scale!r}")
     if scale == "log_probability" and head.activation not in (keras.activations.sigmoid, keras.activations.softmax):
         raise ValueError(f"a head with activation {head.activation.__name__} gives no probability: ask for the logit")
-    if last is not head and not isinstance(last, keras.layers.GlobalMaxPooling1D):
-        raise ValueError(f"only the largest over strands may be taken after the head, got {type(last).__name__}")
+    if last is not head and not averaged and not isinstance(last, keras.layers.GlobalMaxPooling1D):
+        raise ValueError(f"only the largest or the mean over strands may be taken after the head, got {type(last).__name__}")
+    if averaged and head.activation is not keras.activations.sigmoid:
+        raise ValueError(f"the mean over strands is explained for a sigmoid head, got {head.activation.__name__}")
 
     def said(hidden):
         if scale == "probability":
             value = head(hidden)[..., target]
-        else:
-            units = ops.matmul(hidden, head.kernel) + head.bias
-            value = units[..., target]
-            if head.activation is keras.activations.softmax:
-                value = value - ops.logsumexp(ops.concatenate([units[..., :target], units[..., target + 1 :]], -1), axis=-1)
-            value = ops.log_sigmoid(value) if scale == "log_probability" else value
+            return value if last is head else ops.mean(value, axis=1) if averaged else ops.max(value, axis=1)
+        units = ops.matmul(hidden, head.kernel) + head.bias
+        value = units[..., target]
+        if averaged:  # log odds of the mean, in logs: probabilities of 0 and 1 in float32 keep theirs
+            bound, free = (ops.logsumexp(ops.log_sigmoid(each), axis=1) for each in (value, -value))
+            return bound - (free if scale == "logit" else np.log(np.float32(hidden.shape[1])))
+        if head.activation is keras.activations.softmax:
+            value = value - ops.logsumexp(ops.concatenate([units[..., :target], units[..., target + 1 :]], -1), axis=-1)
+        value = ops.log_sigmoid(value) if scale == "log_probability" else value
         return value if last is head else ops.max(value, axis=1)
 
     return said

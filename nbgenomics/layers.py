@@ -1,4 +1,4 @@
-"""Keras layers for DNA: codes to one-hot, k-mers, convolution over both strands with tied weights; and highways."""
+"""Keras layers for DNA: codes to one-hot, k-mers, both strands with tied weights; and highways."""
 
 import keras
 import numpy as np
@@ -136,6 +136,22 @@ class PadUncertain(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "pad": self.pad}
+
+
+@register
+class BothStrands(keras.layers.Layer):
+    """One-hot letters (batch, width, 4) to (2 * batch, width, 4): all rows as they are, then all rows reverse-complemented."""
+
+    def call(self, letters):
+        return ops.concatenate([letters, letters[:, ::-1, ::-1]])
+
+
+@register
+class StrandPairs(keras.layers.Layer):
+    """What came of `BothStrands`, (2 * batch, ...), to (batch, 2, ...): the two strands of each row."""
+
+    def call(self, rows):
+        return ops.stack(ops.split(rows, 2), axis=1)
 
 
 @register

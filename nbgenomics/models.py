@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from nbgenomics.layers import Highway, KmerOneHot, OneHot, PadUncertain, ScanBothStrands
+from nbgenomics.layers import BothStrands, Highway, KmerOneHot, OneHot, PadUncertain, ScanBothStrands, StrandPairs
 
 
 def sequence_input(width: int | None, order: int = 1, dropout: float = 0.0):
@@ -317,6 +317,59 @@ def deepbind(width: int = 101, motifs: int = 16, length: int = 24, hidden: int =
     if hidden:
         x = layers.Dense(hidden, activation="relu")(x)
     return keras.Model({"sequence": codes}, layers.GlobalMaxPooling1D(name="better_strand")(head(x)), name="deepbind")
+
+
+def deepark(targets: int, width: int = 4095, scale: float = 1.0, dropout: float = 0.0, units: Sequence[int] | None = None) -> keras.Model:
+    """Chromatin profiles from 4,095 bp of DNA by twelve convolutions; the mean of what both strands say, in training and in prediction.
+
+    13,680,282 parameters for worm (826 targets), 13,131,601 for fish (65), 14,203,728 for fly (1,552), 16,054,535 for mouse (4,119). Before each
+    convolution, and before the head, come normalisation, ReLU and the dropout of whole channels; the first normalisation acts on the letters, where N
+    is 1/4 of each. The text has them after the convolution and ends in a fully connected layer: the published weights are those of the code, which is
+    built here. Other than there, normalisation in training learns from both strands of a batch together.
+
+    Shorter windows leave out pooled blocks: five fill exactly 4,095 bp, four 1,023, three 255, two 63; what is left of other widths is averaged over
+    positions before the head (PyTorch's code gives each position its own outputs, from 4,351 bp on). Choose 1,023 rather than 1,000 bp.
+
+    Parameters
+    ----------
+    targets, width : int
+        `width` is at least 63 bp.
+    scale : float
+        Multiplies every number of units, for data or machines of another size; 1 is as published.
+    dropout : float
+        Share of the channels left out in training. The published rates are in the checkpoints only.
+    units : sequence of int, optional
+        Of each block, in place of the published (160, 320, 480, 560, 720) times `scale`.
+
+    Raises
+    ------
+    ValueError
+        For a width too short for two blocks, or for as many as there are `units`.
+
+    Source: DeepArk (Cofer et al. 2021), ``model.py``.
+
+    >>> deepark(65).count_params(), deepark(65, width=1023).output.shape
+    (13131601, (None, 65))
+    """
+    fitting = max((width + 1).bit_length() - 3, 0) // 2  # 4 ** (blocks + 1) - 1 bp leave one position
+    units = units or [round(scale * number) for number in (160, 320, 480, 560, 720)[: max(fitting, 2)]]
+    if not 2 <= len(units) <= fitting:
+        raise ValueError(f"{len(units)} blocks of deepark read at least {4 ** (len(units) + 1) - 1:,} bp, got width={width:,}")
+
+    def prepared(x):
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x))
+        return layers.SpatialDropout1D(dropout)(x)
+
+    codes, x = sequence_input(width)
+    x = BothStrands(name="both_strands")(PadUncertain(0)(x))
+    sizes = [(3, 5, 5), *[(5, 5)] * (len(units) - 2), (5, 5, 5)]
+    for block, (number, kernel_sizes) in enumerate(zip(units, sizes, strict=True)):
+        x = layers.MaxPooling1D(5, strides=4)(x) if block else x
+        for size in kernel_sizes:
+            x = layers.Conv1D(number, size)(prepared(x))
+    x = StrandPairs()(layers.GlobalAveragePooling1D()(prepared(x)))  # one position of the published width
+    probability = layers.GlobalAveragePooling1D(name="mean_of_strands", dtype="float32")(head(x, targets))
+    return keras.Model({"sequence": codes}, probability, name="deepark")
 
 
 def _motif_convolutions(x, convolutions: int, units: int):

@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -553,6 +554,50 @@ def run_notebook(
     if failure:
         raise RunFailed(run, failure)
     return run
+
+
+def start(
+    notebook: str | Path, given: dict | None = None, run_dir: str | Path | None = None, timeout: float | None = None, output=subprocess.DEVNULL
+) -> tuple[Path, subprocess.Popen]:
+    """Execute a notebook as `run_notebook` does, in a process of its own; returns at once the run's folder and the process.
+
+    The process lives as long as its standard input is open: where that is closed, or where we end, the run is stopped and marked as interrupted.
+
+    Parameters
+    ----------
+    notebook, given, run_dir, timeout
+        As in `run_notebook`.
+    output : file, optional
+        For what the process says; its last line is why a run failed.
+
+    Raises
+    ------
+    ParameterError, NotebookNotFound, FileExistsError
+        Before anything is started.
+    """
+    path = find_notebook(notebook)
+    given = validate(parameters(path), given or {})
+    folder = _claim(run_dir) if run_dir else _new_folder(Path("runs"), path.stem)
+    job = {"notebook": str(path), "given": given, "run_dir": str(folder), "timeout": timeout}
+    command = [sys.executable, "-c", "from nbgenomics import runs; runs._child()", json.dumps(job)]
+    return folder, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def _child() -> None:
+    """What the process of a run does, its job as JSON in its first argument."""
+
+    def watch() -> None:
+        os.read(0, 1)  # returns at the end of the input
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the run is marked as interrupted
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        run_notebook(**json.loads(sys.argv[1]))
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def _execute(notebook: Path, folder: Path, values: dict, where: dict, timeout: float | None) -> dict | None:

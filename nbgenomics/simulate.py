@@ -26,7 +26,7 @@ import pandas as pd
 
 from nbgenomics import simulate_regulatory
 
-VERSION = 4  # raise it whenever the same arguments give other files: caches are named by it
+VERSION = 5  # raise it whenever the same arguments give other files: caches are named by it
 
 # Trinucleotides AAA, AAC, ... TTT per 100,000 in hg19 chr20, averaged over the two strands (counted from UCSC's chr20.fa.gz)
 TRINUCLEOTIDES = np.array(
@@ -54,6 +54,8 @@ LABORATORIES = {
 }
 FOOTPRINT, SHOULDER = 0.3, 1.5  # factors of Tn5's rate on a bound site and on the 8 bp on either side: telling it from an unbound one takes both
 READ = 36  # bases of a read
+CAUSAL, MOST = 12, 64  # variants that break or make a site, on each chromosome and on the last of JunD's and of the others: there a model is tested
+NEUTRAL = 4  # variants beside each of them that change no site
 GAP = 1_000  # bases between the places where elements may lie; each is moved by up to a quarter of it
 
 
@@ -101,7 +103,8 @@ def demo(
         0-based half-open, flanks included), ``open.bed`` (open chromatin; neighbours may overlap) and ``parameters.json``. All of these, but for the
         sequence, are of `chromosomes`; of `regulatory` are ``targets/<name>.narrowPeak``, ``genes.bed``, ``cage.bam``, ``promoter_dnase.bam``,
         ``h3k4me3.bw``, ``atac.bed.gz`` (fragments; see `fragments`) with ``atac.broadPeak``, and the truth in ``elements.tsv`` and
-        ``element_sites.tsv`` (columns: :class:`nbgenomics.simulate_regulatory.Regulatory`).
+        ``element_sites.tsv`` (columns: :class:`nbgenomics.simulate_regulatory.Regulatory`). Of all chromosomes are the variants in
+        ``variants.vcf.gz`` (bgzip, with its index), and the truth about them in ``variants.tsv`` (columns: :func:`variants`).
 
     Raises
     ------
@@ -140,6 +143,9 @@ def demo(
     if regulatory:
         write_regulatory(beside, whole, promoted, codes, drawn, second)
         write_atac(beside, promoted, codes[genome.length :], drawn, np.random.default_rng([seed, 3]))
+    others = drawn.sites.assign(**drawn.sites[["start", "end"]] + genome.length) if regulatory else sites.iloc[:0].assign(factor="")
+    counts = [MOST if name == list(part)[-1] else CAUSAL for part in (chromosomes, regulatory) for name in part]
+    write_variants(beside, whole, variants(codes, whole, sites, others, counts, np.random.default_rng([seed, 4])))
     (beside / "parameters.json").write_text(json.dumps(arguments, indent=1))
     try:
         os.rename(beside, folder)
@@ -349,6 +355,102 @@ def fragments(
 def _depth(start: np.ndarray, end: np.ndarray, length: int) -> np.ndarray:
     """How many of the intervals cover each base."""
     return np.cumsum(np.bincount(start, minlength=length + 1) - np.bincount(end, minlength=length + 1))[:length]
+
+
+def variants(
+    codes: np.ndarray, whole: "_Coordinates", sites: pd.DataFrame, others: pd.DataFrame, counts: list[int], rng: np.random.Generator
+) -> pd.DataFrame:
+    """Draw variants that break or make a site, `counts` of them on each chromosome, and up to `NEUTRAL` neutral ones beside each.
+
+    A bound site of JunD (`sites`) or of another factor (`others`) loses what its motif asks for most: nine in ten one base, the others two, or three
+    come in between. A quarter of JunD's are gains: a decoy in open chromatin with one wrong flank gets its family's. Neutral variants lie within 300
+    bp, outside every planted site, and have the same letters, or as many.
+
+    Returns
+    -------
+    DataFrame
+        Sorted: ``chrom``, ``start`` (0-based), ``ref``, ``alt`` as in the VCF, ``kind`` (``causal`` or ``neutral``), ``factor`` and ``effect``
+        (``loss`` or ``gain``; both are of the neighbour where neutral), ``site`` (where the site begins, 0-based), ``id``.
+    """
+    profiles = {family: _core_profile(core) for family, core in CORES.items()}
+    bound = sites[sites["bound"]]
+    found = [_break(codes, bound[bound["family"] == family], profile, rng).assign(factor="JunD") for family, profile in profiles.items()]
+    found.append(_mend(codes, sites[(sites["kind"] == "decoy") & sites["open"]]).assign(factor="JunD"))
+    for factor, mine in others[others["bound"]].groupby("factor"):
+        profile = profiles["CRE"] if factor == "CREB1" else simulate_regulatory.profile(factor)
+        found.append(_break(codes, mine, profile, rng).assign(factor=factor))
+    table = pd.concat(found, ignore_index=True).sample(frac=1, random_state=rng)
+    table["number"] = whole.number(table["position"])
+    turn = table.groupby(["number", "factor", "effect"]).cumcount()  # factors take turns
+    turn *= np.where(table["effect"] == "gain", 3, 1)
+    table = table.loc[turn.sort_values(kind="stable").index]
+    table = table[table.groupby("number").cumcount() < np.array(counts)[table["number"]]].reset_index(drop=True)
+    table["bases"] = np.where(table["effect"] == "loss", rng.choice([0, -2, 3], len(table), p=[0.9, 0.05, 0.05]), 0)
+
+    spans = pd.concat([sites, others])
+    free = _depth(spans["start"].to_numpy(int) - 3, spans["end"].to_numpy(int) + 3, len(codes)) == 0
+    where = table["position"].to_numpy()[:, None] + np.arange(-300, 301)
+    fits = free[where] & (codes[where] == codes[table["position"]][:, None])
+    chosen = np.argsort(np.where(fits, rng.random(fits.shape), 2), axis=1)[:, :NEUTRAL].ravel()
+    row = np.repeat(np.arange(len(table)), NEUTRAL)
+    neutral = table.iloc[row].assign(position=where[row, chosen])[fits[row, chosen]].drop_duplicates("position")
+    table = pd.concat([table.assign(kind="causal"), neutral.assign(kind="neutral")], ignore_index=True)
+    letters, at, bases = np.array(list("ACGT"), object), table["position"].to_numpy(), table["bases"]
+    inserted = letters[rng.integers(0, 4, (3, len(table)))].sum(0)
+    table["start"] = at - (bases < 0)
+    before = letters[codes[table["start"]]]
+    table["ref"] = np.where(bases < 0, before + letters[codes[at]] + letters[codes[at + 1]], before)
+    table["alt"] = np.select([bases < 0, bases > 0], [before, before + inserted], letters[table["alt"]])
+    table["site"] -= whole.starts[whole.number(table["site"])]
+    table = whole.frame(table.assign(end=table["start"] + 1)).sort_values(["chrom", "start", "kind"], kind="stable")
+    return table[["chrom", "start", "ref", "alt", "kind", "factor", "effect", "site"]].assign(id=[f"v{i + 1}" for i in range(len(table))])
+
+
+def _core_profile(core: str) -> np.ndarray:
+    """A core with its flanks as probabilities (length + 4, 4); the letters of either strand are as good."""
+    letters = np.eye(4)[_codes(core)]
+    return np.pad((letters + letters[::-1, ::-1]) / 2, [(2, 2), (0, 0)], constant_values=0.25)
+
+
+def _break(codes: np.ndarray, sites: pd.DataFrame, profile: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
+    """Change the base that each site's motif asks for most, 3 bp or more from its ends, to the letter it wants least: position, alt, site, effect."""
+    start, minus, profile = sites["start"].to_numpy(int), (sites["strand"] == "-").to_numpy(), profile + 0.01
+    words = codes[start[:, None] + np.arange(len(profile))]
+    chance = profile[np.arange(len(profile)), np.where(minus[:, None], 3 - words[:, ::-1], words)]
+    lost = np.log(chance / profile.min(1)) + 0.5 * rng.random(chance.shape)
+    at = lost[:, 3:-3].argmax(1) + 3  # so that what is taken out or put in lies within the core too
+    alt = (profile[at] + 0.001 * rng.random((len(at), 4))).argmin(1)
+    position = np.where(minus, start + len(profile) - 1 - at, start + at)
+    found = pd.DataFrame({"position": position, "alt": np.where(minus, 3 - alt, alt), "site": start, "effect": "loss"})
+    return found[(chance > 0.02).all(1)]  # no site that has another fault already
+
+
+def _mend(codes: np.ndarray, decoys: pd.DataFrame) -> pd.DataFrame:
+    """Change the one wrong flank of decoys to that of their family: columns as `_break`."""
+    start, last = decoys["start"].to_numpy(int), decoys["end"].to_numpy(int) - 1
+    second = np.array([_codes("".join(sorted(FLANKS[family]))).reshape(4, 2)[:, 1] for family in CORES])[
+        pd.Index(CORES).get_indexer(decoys["family"])
+    ]
+    rows = np.arange(len(decoys))
+    left, right = second[rows, codes[start]], 3 - second[rows, 3 - codes[last]]  # what belongs beside each outermost base
+    wrong = np.stack([codes[start + 1] != left, codes[last - 1] != right])
+    position, alt = (np.where(wrong[0], *pair) for pair in ((start + 1, last - 1), (left, right)))
+    return pd.DataFrame({"position": position, "alt": alt, "site": start, "effect": "gain"})[wrong.sum(0) == 1]
+
+
+def write_variants(folder: Path, whole: "_Coordinates", table: pd.DataFrame) -> None:
+    """Write what `variants` drew as ``variants.vcf.gz`` with its index, and the truth as ``variants.tsv``."""
+    import pysam
+
+    table.to_csv(folder / "variants.tsv", sep="\t", index=False)
+    lines = ["##fileformat=VCFv4.2", "##source=simulated by nbgenomics"]
+    lines += [f"##contig=<ID={n},length={e - s}>" for n, s, e in zip(whole.names, whole.starts, whole.ends, strict=True)]
+    lines.append("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+    cells = table.assign(start=table["start"] + 1, qual=".", filter=".", info=".")
+    body = cells[["chrom", "start", "id", "ref", "alt", "qual", "filter", "info"]].to_csv(sep="\t", index=False, header=False)
+    with pysam.BGZFile(str(folder / "variants.vcf.gz"), "wb") as file:
+        file.write(("\n".join(lines) + body).encode())
+    pysam.tabix_index(str(folder / "variants.vcf.gz"), preset="vcf")
 
 
 def write_fasta(path: Path, genome: "_Coordinates", codes: np.ndarray) -> None:

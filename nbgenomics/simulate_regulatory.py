@@ -155,14 +155,14 @@ def _instances(unit: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray,
         if drawn:  # any bases between the two
             drawn.append(rng.integers(0, 4, (n, SPACING)))
             at += SPACING
-        cumulative = np.cumsum(_profile(factor), axis=1)[:, :3]
+        cumulative = np.cumsum(profile(factor), axis=1)[:, :3]
         drawn.append((rng.random((n, len(cumulative), 1)) > cumulative).sum(2))
         parts.append((factor, at, at + len(cumulative)))
         at += len(cumulative)
     return np.concatenate(drawn, axis=1).astype(np.uint8), parts
 
 
-def _profile(factor: str) -> np.ndarray:
+def profile(factor: str) -> np.ndarray:
     """A JASPAR profile as probabilities (length, 4), squared and scaled: sites are stronger than the average one."""
     import pyjaspar
 

@@ -5,12 +5,10 @@ import itertools
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -224,7 +222,7 @@ def _work(job: dict, parameters: dict, code: str, cwd: str, variables: dict[str,
     slots = sum(threads for address, threads in distributed.get_client().nthreads().items() if host(address) == host(worker.address))
     share = str(max(1, runs.cores() // slots))  # so that runs share the cores instead of fighting for them
     environment = {**variables, **os.environ, **dict.fromkeys(_THREADS, share)}
-    command = [sys.executable, "-c", "from nbgenomics import sweeps; sweeps._child()", json.dumps(job)]
+    command = [sys.executable, "-c", "from nbgenomics import runs; runs._child()", json.dumps(job)]
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         options = {"stdin": subprocess.PIPE, "stdout": said, "stderr": subprocess.STDOUT, "cwd": cwd, "env": environment, "start_new_session": True}
         with subprocess.Popen(command, **options) as child:  # leaving closes its input and waits for its end
@@ -237,23 +235,6 @@ def _work(job: dict, parameters: dict, code: str, cwd: str, variables: dict[str,
             return f"killed by signal {-child.returncode} (memory?)"
         said.seek(0)
         return (said.read().strip().splitlines() or [f"exit status {child.returncode}"])[-1] if child.returncode else ""
-
-
-def _child() -> None:
-    """What the process of a run does; `_work` starts it."""
-
-    def watch() -> None:
-        os.read(0, 1)  # returns at the end of the input
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(30)
-        os._exit(1)
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the run is marked as interrupted
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        runs.run_notebook(**json.loads(sys.argv[1]))
-    except Exception as error:
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def _status(folder: Path) -> str:

@@ -5,8 +5,9 @@ as IGV and UCSC write it, ``"chr20:1,001-2,000"``, which is 1-based and includes
 
 A *track* is a DataFrame or a file. With a column ``value`` a DataFrame is a signal, without it features; both have ``start`` and ``end``, features
 where known ``name`` and ``strand``, and rows of other chromosomes are left out where there is a column ``chrom``. A bigWig or bedGraph file is a
-signal, a BED, narrowPeak or broadPeak file (gzipped or not) features. ``tracks`` is a dict from label to track; for ``color``, ``min`` or ``max``,
-write ``{"label": {"data": track, "color": "#0072B2"}}``.
+signal, a BAM file the number of reads on each base (it needs its index), a BED, narrowPeak, broadPeak or VCF file features; texts may be gzipped, and
+of one with a tabix index beside it a live view reads no more than it shows. ``tracks`` is a dict from label to track; for ``color``, ``min`` or
+``max``, write ``{"label": {"data": track, "color": "#0072B2"}}``.
 """
 
 import base64
@@ -16,6 +17,7 @@ import html
 import json
 import os
 import re
+import types
 from pathlib import Path
 
 import altair as alt
@@ -28,7 +30,9 @@ from nbgenomics.charts import BASES, COLORS
 MAX_FEATURES = 5_000
 EMBED_LIMIT = 2_000_000  # characters of data in one view
 SEQUENCE_LIMIT = 400_000  # bp of sequence in one view, about 130 kB compressed
-FILE_LIMIT = 10_000_000  # bytes of a file that is embedded whole because the server cannot reach it
+FORMATS = {"bw": "bigwig", "bigwig": "bigwig", "bedgraph": "bedgraph", "bdg": "bedgraph", "bam": "bam", "vcf": "vcf"}
+FORMATS |= {name: name for name in ("bed", "narrowpeak", "broadpeak")}
+KINDS = {"bigwig": "wig", "bedgraph": "wig", "bam": "alignment", "vcf": "variant"}  # igv.js's word for what a file holds; others are annotations
 
 
 # Loci and data --------------------------------------------------------------------------------------------------------
@@ -104,14 +108,7 @@ def slice_bigwig(path, chrom, start, end, max_points=1_000):
     FileNotFoundError, OSError, ValueError
         No file; not a bigWig; chromosome not in it, or the region beyond its end.
     """
-    import pyBigWig
-
-    path = _existing(path)
-    try:
-        bigwig = pyBigWig.open(str(path))
-    except RuntimeError as error:
-        raise OSError(f"{path} cannot be read as a bigWig file; it may be cut short or of another format: {error}") from error
-    with bigwig:
+    with _bigwig(path) as bigwig:
         sizes = bigwig.chroms()
         _check_chromosome(chrom, sizes, str(path))
         end = min(end, sizes[chrom])
@@ -150,10 +147,68 @@ def slice_bed(path, chrom, start, end):
     frame = intervals.read_bed(path)
     if re.search(r"\.(bedgraph|bdg)", path.name.lower()):
         frame = frame.rename(columns={"name": "value"}).astype({"value": float})
-    names = set(frame["chrom"])
-    if chrom not in names and {chrom.removeprefix("chr"), f"chr{chrom}"} & names:
-        _check_chromosome(chrom, sorted(names), str(path))
+    _check_spelling(chrom, set(frame["chrom"]), path)
     return _clipped(frame[frame["chrom"] == chrom], start, end)[[c for c in _COLUMNS if c in frame.columns]]
+
+
+def slice_bam(path, chrom, start, end, max_points=1_000):
+    """How many reads of a sorted and indexed BAM file cover each base of one region.
+
+    Parameters
+    ----------
+    path, chrom, start, end, max_points
+        As in :func:`slice_bigwig`. Duplicates, secondary and supplementary alignments and reads that failed quality control do not count.
+
+    Returns
+    -------
+    DataFrame
+        ``start``, ``end``, ``value``; 0 included.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No file, no index; not a BAM, cut short, not sorted; chromosome not in it.
+    """
+    from nbgenomics import bam, coverage
+
+    path = _existing(path)
+    sizes = bam.chromsizes(path)
+    _check_chromosome(chrom, sizes, str(path))
+    end = min(end, sizes[chrom])
+    size = -(-(end - start) // max_points)
+    edges = np.arange(start, end + size, size)
+    window = pd.DataFrame({"chrom": [chrom], "start": [start], "end": [edges[-1]]})
+    depth = coverage.from_bam(path, window, bin_size=size, count="coverage", stranded=False)[0, :, 0]
+    return _clipped(pd.DataFrame({"start": edges[:-1], "end": edges[1:], "value": depth.astype(float)}), start, end)
+
+
+def slice_vcf(path, chrom, start, end):
+    """The variants of a VCF file that overlap one region, one row for each alternative allele.
+
+    Parameters
+    ----------
+    path, chrom, start, end
+        As in :func:`slice_bed`. The bases of REF are the place of a variant.
+
+    Returns
+    -------
+    DataFrame
+        ``start``, ``end`` and ``name``, ``REF>ALT``. Clipped to the region.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`slice_bed`.
+    """
+    from nbgenomics import variants
+
+    path, kept, names = _existing(path), [], set()
+    for piece in variants.read_vcf(path):
+        names |= set(piece["chrom"])
+        piece = piece[piece["chrom"] == chrom]
+        kept.append(_clipped(piece.assign(end=piece["start"] + piece["ref"].str.len(), name=piece["ref"] + ">" + piece["alt"]), start, end))
+    _check_spelling(chrom, names, path)
+    return pd.concat(kept, ignore_index=True)[["start", "end", "name"]]
 
 
 _COLUMNS = ("start", "end", "value", "name", "strand")
@@ -166,10 +221,26 @@ def _existing(path):
     return path
 
 
+def _bigwig(path):
+    import pyBigWig
+
+    path = _existing(path)
+    try:
+        return pyBigWig.open(str(path))
+    except RuntimeError as error:
+        raise OSError(f"{path} cannot be read as a bigWig file; it may be cut short or of another format: {error}") from error
+
+
 def _check_chromosome(chrom, known, where):
     if chrom not in known:
         some = ", ".join(map(repr, list(known)[:5]))
         raise ValueError(f"chromosome {chrom!r} is not in {where}, which has {some}{', ...' if len(known) > 5 else ''}; name it as there")
+
+
+def _check_spelling(chrom, names, path):
+    """Features may lack on a chromosome; one that is only named otherwise is a mistake."""
+    if chrom not in names and {chrom.removeprefix("chr"), f"chr{chrom}"} & names:
+        _check_chromosome(chrom, sorted(names), str(path))
 
 
 def _clipped(frame, start, end):
@@ -195,27 +266,37 @@ def _options(tracks):
     return {label: {"color": COLORS[i % len(COLORS)]} | track for i, (label, track) in enumerate(given.items())}
 
 
+def _format(label, source):
+    """What kind of file a track is, from its name."""
+    match = re.search(r"\.(\w+?)(\.b?gz)?$", str(source).lower())
+    if not match or match[1] not in FORMATS:
+        raise ValueError(f"track {label!r}: {source} is neither a DataFrame nor a bigWig, bedGraph, BED, narrowPeak, broadPeak, BAM or VCF file")
+    return FORMATS[match[1]]
+
+
 def _data(label, source, chrom, start, end, max_points):
     """What one track shows in a region: a frame with ``value`` (signal) or without (features)."""
     if isinstance(source, pd.DataFrame):
-        missing = {"start", "end"} - set(source.columns)
-        if missing:
-            lacks = f"missing: {', '.join(sorted(missing))}; there are: {', '.join(source.columns)}"
-            raise ValueError(f"track {label!r} needs the columns start and end; {lacks}")
-        frame = source if "chrom" not in source.columns else source[source["chrom"] == chrom]
-        frame = _clipped(frame[[c for c in _COLUMNS if c in frame.columns]], start, end)
-    elif str(source).lower().endswith((".bw", ".bigwig")):
-        frame = slice_bigwig(source, chrom, start, end, max_points)
-    elif re.search(r"\.(bed|bedgraph|bdg|narrowpeak|broadpeak)(\.gz)?$", str(source).lower()):
-        frame = slice_bed(source, chrom, start, end)
+        frame = _rows_of(label, source, chrom, start, end)
+    elif (kind := _format(label, source)) in ("bigwig", "bam"):
+        frame = {"bigwig": slice_bigwig, "bam": slice_bam}[kind](source, chrom, start, end, max_points)
     else:
-        raise ValueError(f"track {label!r}: {source} is neither a DataFrame nor a bigWig, bedGraph, BED, narrowPeak or broadPeak file")
+        frame = (slice_vcf if kind == "vcf" else slice_bed)(source, chrom, start, end)
     if "value" in frame.columns:
         return _thinned(frame.sort_values("start").dropna(subset=["value"]), start, end, max_points)
     if len(frame) > MAX_FEATURES:
         where = locus_string(chrom, start, end)
         raise ValueError(f"track {label!r} has {len(frame):,} features in {where}, more than {MAX_FEATURES:,}: show a smaller region")
     return frame
+
+
+def _rows_of(label, frame, chrom, start, end):
+    missing = {"start", "end"} - set(frame.columns)
+    if missing:
+        lacks = f"missing: {', '.join(sorted(missing))}; there are: {', '.join(frame.columns)}"
+        raise ValueError(f"track {label!r} needs the columns start and end; {lacks}")
+    frame = frame if "chrom" not in frame.columns else frame[frame["chrom"] == chrom]
+    return _clipped(frame[[c for c in _COLUMNS if c in frame.columns]], start, end)
 
 
 # The figure -----------------------------------------------------------------------------------------------------------
@@ -326,56 +407,139 @@ def show(locus, tracks, genome=None, mode="auto", height=None):
     locus, tracks
         See the module's description.
     genome : Genome, optional
-        For the reference sequence and the chromosome's length: anything with ``chromsizes`` and ``sequence(chrom, start, end)``.
+        For the reference sequence and the chromosomes' lengths: anything with ``chromsizes`` and ``sequence(chrom, start, end)``.
     mode : str
         "static": one self-contained output (about 0.6 MB and the data around the locus) that works in a trusted notebook, after saving and opening it
         again, and in an HTML export, all without a network or a kernel. Where scripts are not allowed, its figure shows.
-        "live": igv-notebook's browser in JupyterLab, which reads whole bigWig files from the server, also when the notebook is opened again.
+        "live": the same output, and in its place, as long as the kernel lives, a browser that reads all of the files through the kernel.
         "auto": live where this kernel belongs to a running Jupyter server, static where it does not (papermill, nbconvert, tests).
     height : int, optional
         Pixels of the browser in static mode; default what the tracks take.
 
+    Returns
+    -------
+    View
+        ``view.locus`` follows the browser and moves it, ``view.add(label, track)`` and ``view.remove(label)`` change what it shows, ``view.errors``
+        lists what went wrong in the page. Without a browser all of it works and nothing moves.
+
     Raises
     ------
-    FileNotFoundError, ValueError
-        As :func:`track_chart`; unknown mode; more data than a view can hold.
+    FileNotFoundError, OSError, ValueError
+        As :func:`track_chart`, before anything is drawn; unknown mode; more data than the saved output can hold.
     """
-    from IPython.display import HTML, display
+    shown = view(locus, tracks, genome, mode, height)
+    shown.show()
+    return shown
+
+
+def view(locus, tracks, genome=None, mode="auto", height=None):
+    """What :func:`show` shows, not yet drawn: an ipywidget to place among others. Everything is as in :func:`show`."""
+    from nbgenomics import igv
 
     if mode not in ("auto", "live", "static"):
         raise ValueError(f"mode must be 'auto', 'live' or 'static', not {mode!r}")
-    server = None if mode == "static" else _server()
-    if mode == "live" or server is not None:
-        _show_live(locus, tracks, genome, server)
-    else:
-        display(HTML(static_html(locus, tracks, genome, height)))
+    chrom, _, end = parse_locus(locus)
+    reference = _blank(tracks, chrom, 2 * end) if genome is None else genome
+    fasta = igv.Fasta(reference)
+
+    def check(locus):
+        if isinstance(locus, str) and locus == "all":  # IGV's word for the whole genome
+            return locus
+        parsed = [parse_locus(one) for one in (locus.split() if isinstance(locus, str) else [locus])]
+        for chrom, start, end in parsed:
+            _check_chromosome(chrom, reference.chromsizes, "the genome")
+            if start >= reference.chromsizes[chrom]:
+                size = reference.chromsizes[chrom]
+                raise ValueError(f"locus {locus_string(chrom, start, end)} begins past the end of {chrom} ({size:,} bp)")
+        return " ".join(locus_string(*one) for one in parsed)
+
+    def picture(locus, tracks, place):
+        return static_html(locus.split()[0], tracks, genome, height, place)
+
+    whole = {"id": "genome", "name": "genome", "fastaURL": fasta, "indexURL": fasta.index}
+    live = mode == "live" or (mode == "auto" and _served())
+    return igv.View(locus, tracks, whole, check, _live_track, picture, live)
 
 
-def static_html(locus, tracks, genome=None, height=None):
+def _blank(tracks, chrom, end):
+    """A genome of N for those who gave none, with the chromosomes of the files that know them."""
+    from nbgenomics import bam
+
+    sizes = {chrom: end}
+    for label, track in _options(tracks).items():
+        kind = None if isinstance(track["data"], pd.DataFrame) else _format(label, track["data"])
+        if kind == "bam":
+            sizes |= bam.chromsizes(_existing(track["data"]))
+        elif kind == "bigwig":
+            with _bigwig(track["data"]) as bigwig:
+                sizes |= bigwig.chroms()
+    return types.SimpleNamespace(chromsizes=sizes, sequence=lambda chrom, start, end: "N" * (end - start))
+
+
+def _live_track(label, tracks, locus):
+    """One of the tracks with its colour, and what igv.js is told of it: files and functions of this kernel in the places of URLs and readers."""
+    track = _options(tracks)[label]
+    source = track["data"]
+    if locus != "all":
+        _data(label, source, *parse_locus(locus.split()[0]), 100)  # what cannot be shown is said here: igv.js would show nothing
+    if isinstance(source, pd.DataFrame):
+        rows = functools.partial(_live_rows, label, source)
+        if "value" in source.columns:
+            return track, _style(label, track, "wig") | {"featureSource": rows, "supportsWholeGenome": False}
+        return track, _style(label, track) | {"reader": rows}
+    kind, path = _format(label, source), Path(source).resolve()
+    names = [f"{path}.bai", path.with_suffix(".bai")] if kind == "bam" else [f"{path}.tbi", f"{path}.csi"]
+    index = next((Path(name) for name in names if Path(name).is_file()), None)
+    found = {"indexURL": index} if index else {"indexed": False}
+    return track, _style(label, track, KINDS.get(kind, "annotation")) | {"format": kind, "url": path} | found
+
+
+def _live_rows(label, frame, chrom, start, end, points):
+    """The rows of a frame in a region, columns of plain lists; a signal as means over at most ``points`` bins."""
+    found = _rows_of(label, frame, chrom, start, end)
+    if points and "value" in found.columns:
+        found = _thinned(found.sort_values("start").dropna(subset=["value"]), start, end, points)
+    return {name: found[name].tolist() if name in ("start", "end", "value") else found[name].fillna("").astype(str).tolist() for name in found}
+
+
+def _style(label, track, kind="annotation"):
+    """What igv.js is told of a track's looks."""
+    height = {"annotation": 40, "alignment": 150}.get(kind, 60)
+    style = {"name": label, "type": kind, "color": track["color"], "height": track.get("height", height)}
+    limits = {key: track[key] for key in ("min", "max") if key in track}
+    return style | {"wig": {"autoscale": not limits} | limits, "annotation": {"displayMode": "EXPANDED"}}.get(kind, {})
+
+
+def static_html(locus, tracks, genome=None, height=None, place=""):
     """The self-contained view of :func:`show` as HTML: the figure, and IGV with its data in a frame that takes the figure's place once it is up.
 
     Parameters
     ----------
     locus, tracks, genome, height
         As in :func:`show`.
+    place : str
+        Name under which a live view finds the output and draws in it; the frame then waits whether one comes.
 
     Returns
     -------
     str
     """
+    from nbgenomics import igv
+
     config = igv_config(locus, tracks, genome)
     data = json.dumps(config, separators=(",", ":"))
     if len(data) > EMBED_LIMIT:
         size = f"{len(data) / 1e6:.1f} MB of text, more than {EMBED_LIMIT / 1e6:.0f}"
         raise ValueError(f"the tracks at this locus are {size}: show fewer tracks or a smaller region")
     height = height or 170 + sum(track["height"] + 6 for track in config["tracks"])  # 170: IGV's bar, ruler and reference
-    page = _PAGE % {"igv": _igv_script(), "config": data.replace("</", "<\\/"), "height": height}
+    page = _PAGE % {"igv": base64.b64encode(igv.script()).decode(), "config": data.replace("</", "<\\/"), "height": height}
     frame = f'<iframe title="IGV" style="width:100%;height:0;border:0" srcdoc="{html.escape(page)}"></iframe>'
-    return f"<div>{_picture(locus, tracks, genome)}{frame}</div>"
+    picture = _picture(locus, tracks, genome)
+    return _WAITING % {"place": place, "picture": picture, "frame": frame} if place else f"<div>{picture}{frame}</div>"
 
 
 # The frame shares its page's origin, so it can hide the figure before it. Compressed, igv.js is a third of its size in every saved notebook.
-_PAGE = """<!doctype html><meta charset="utf-8"><body style="margin:0"><div id="igv"></div><script>
+_PAGE = """<!doctype html><meta charset="utf-8"><body style="margin:0;background:white"><div id="igv"></div><script>
 (async () => {
   try {
     const bytes = Uint8Array.from(atob("%(igv)s"), c => c.charCodeAt(0));
@@ -390,7 +554,16 @@ _PAGE = """<!doctype html><meta charset="utf-8"><body style="margin:0"><div id="
 </script>"""
 
 
-def igv_config(locus, tracks, genome=None, flank=1.0, server=None):
+# Where there is no Jupyter around it, nothing live will come. There, one that comes late takes the frame's place.
+_WAITING = """<div data-igv-view="%(place)s">%(picture)s<template>%(frame)s</template><script>
+setTimeout(() => {
+  for (const place of document.querySelectorAll('[data-igv-view="%(place)s"]:not([data-live])'))
+    place.querySelector("img").after(place.querySelector("template").content.cloneNode(true));
+}, document.getElementById("jupyter-config-data") ? 10000 : 0);
+</script></div>"""
+
+
+def igv_config(locus, tracks, genome=None, flank=1.0):
     """What igv.js is told: the reference, the locus and the tracks, with the data around the locus inside.
 
     Parameters
@@ -399,13 +572,11 @@ def igv_config(locus, tracks, genome=None, flank=1.0, server=None):
         As in :func:`show`.
     flank : float
         Data on either side of the locus, in widths of the locus: how far one can pan.
-    server : dict, optional
-        ``root_dir`` of the Jupyter server: bigWig files below it are named instead of embedded.
 
     Returns
     -------
     dict
-        Serialisable as JSON; nothing in it needs a network.
+        Serialisable as JSON; nothing in it needs a network. ``igv_notebook.Browser(config)`` takes it too.
     """
     chrom, start, end = parse_locus(locus)
     size = None
@@ -421,7 +592,7 @@ def igv_config(locus, tracks, genome=None, flank=1.0, server=None):
     return {
         "reference": _igv_reference(genome, chrom, start, end, size or around[1]),
         "locus": locus_string(chrom, start, end),
-        "tracks": [_igv_track(label, track, chrom, around, points, server) for label, track in options.items()],
+        "tracks": [_igv_track(label, track, chrom, around, points) for label, track in options.items()],
         "loadDefaultGenomes": False,  # or igv.js asks igv.org for its list of genomes
         "showIdeogram": False,
         "showSVGButton": True,
@@ -441,90 +612,37 @@ def _igv_reference(genome, chrom, start, end, size):
     return {"id": "reference", "name": "reference", "fastaURL": _data_uri(gzip.compress(fasta.encode(), 6, mtime=0), "gzip"), "indexed": False}
 
 
-def _igv_track(label, track, chrom, around, points, server):
-    source = track["data"]
-    config = {"name": label, "height": track.get("height", 60), "color": track["color"]}
-    limits = {key: track[key] for key in ("min", "max") if key in track}
-    if server is not None and str(source).lower().endswith((".bw", ".bigwig")):
-        url = _served(_existing(source), server)
-        if url:
-            slice_bigwig(source, chrom, *around, max_points=1)  # igv.js shows nothing where a file is broken: say it here
-            return config | {"type": "wig", "format": "bigwig", "url": url, "autoscale": not limits} | limits
-    frame = _data(label, source, chrom, *around, points)
+def _igv_track(label, track, chrom, around, points):
+    frame = _data(label, track["data"], chrom, *around, points)
     if "value" in frame.columns:
         values = [float(f"{value:.5g}") for value in frame["value"]]
         rows = [{"chr": chrom, "start": int(a), "end": int(b), "value": v} for a, b, v in zip(frame["start"], frame["end"], values, strict=True)]
-        return config | {"type": "wig", "features": rows, "autoscale": not limits} | limits
+        return _style(label, track, "wig") | {"features": rows}
     rows = frame.assign(chr=chrom)[["chr", *(c for c in ("start", "end", "name", "strand") if c in frame.columns)]].to_dict("records")
-    return config | {"type": "annotation", "features": rows, "height": 40, "displayMode": "EXPANDED"}
-
-
-def _served(path, server):
-    """A file's URL as igv-notebook expects it, from the server's root; a data URI where the server cannot reach it; None where it is too large."""
-    root = Path(server["root_dir"]).resolve()
-    path = path.resolve()
-    hidden = path.is_relative_to(root) and any(part.startswith(".") for part in path.relative_to(root).parts)
-    if path.is_relative_to(root) and not hidden:  # Jupyter does not hand out hidden files
-        return "/" + path.relative_to(root).as_posix()
-    return _data_uri(path.read_bytes()) if path.stat().st_size <= FILE_LIMIT else None
+    return _style(label, track) | {"features": rows}
 
 
 def _data_uri(data, kind="octet-stream"):
     return f"data:application/{kind};base64," + base64.b64encode(data).decode()
 
 
-@functools.cache
-def _igv_script():
-    import importlib.util
-
-    script = Path(importlib.util.find_spec("igv_notebook").origin).parent / "js" / "igv.iife.js"
-    return base64.b64encode(gzip.compress(script.read_bytes(), 9, mtime=0)).decode()
-
-
-def _picture(locus, tracks, genome, identity=""):
+def _picture(locus, tracks, genome):
     import vl_convert
 
     png = vl_convert.vegalite_to_png(track_chart(locus, tracks, genome).to_dict(), scale=2)
     width = int.from_bytes(png[16:20], "big") // 2
     source = "data:image/png;base64," + base64.b64encode(png).decode()
     where = html.escape(locus_string(*parse_locus(locus)))
-    return f'<img id="{identity}" alt="tracks at {where}" width="{width}" style="max-width:100%" src="{source}"/>'
+    return f'<img alt="tracks at {where}" width="{width}" style="max-width:100%" src="{source}"/>'
 
 
-def _server():
-    """The Jupyter server this kernel was started by, or None: a papermill started from a notebook inherits its environment but is another's child."""
+def _served():
+    """Whether this kernel was started by a running Jupyter server: a papermill started from a notebook inherits its environment but is another's."""
     if not os.environ.get("JPY_SESSION_NAME"):
-        return None
+        return False
     try:
         from jupyter_server.serverapp import list_running_servers
     except ImportError:
-        return None
+        return False
     parent = os.environ.get("JPY_PARENT_PID")
-    return next((server for server in list_running_servers() if str(server.get("pid")) == parent), None)
-
-
-def _show_live(locus, tracks, genome, server):
-    import igv_notebook
-    from IPython.display import HTML, Javascript, display
-
-    identity = "tracks-" + os.urandom(6).hex()
-
-    class Browser(igv_notebook.Browser):
-        # igv-notebook sends at once, but JupyterLab may run an output's script before the element of another is on the page (always where a saved
-        # notebook is opened again), and then nothing shows.
-        def _send(self, message):
-            display(Javascript(_SEND % {"message": json.dumps(message), "browser": self.igv_id, "image": identity}))
-
-    config = igv_config(locus, tracks, genome, flank=5.0, server=server or {"root_dir": os.getcwd()})
-    display(HTML(_picture(locus, tracks, genome, identity)))
-    igv_notebook.init()
-    Browser(config)
-
-
-# Waits for the browser's place and for igv.js; the figure gives way once something is drawn.
-_SEND = """{
-  const place = () => document.getElementById("%(browser)s_igvcontainer"), image = () => document.getElementById("%(image)s");
-  const until = (ready, then) => { const timer = setInterval(() => { if (ready()) { clearInterval(timer); then(); } }, 100); };
-  until(() => place() && window.igv?.MessageHandler, () => window.igv.MessageHandler.on(%(message)s));
-  until(() => image() && place()?.shadowRoot?.querySelector(".igv-viewport canvas"), () => { image().style.display = "none"; });
-}"""
+    return any(str(server.get("pid")) == parent for server in list_running_servers())

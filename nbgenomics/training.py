@@ -23,6 +23,8 @@ def fit(
     seed: int = 0,
     on_epoch: Callable[[pd.DataFrame], None] | None = None,
     devices: list[str] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: type[Progress] = Progress,
 ) -> pd.DataFrame:
     """Train a model in place and leave it with the weights of its best epoch, by validation loss.
 
@@ -49,6 +51,10 @@ def fit(
         Called with the history so far after every epoch, for example to redraw a chart.
     devices : list of str, optional
         To train on together, such as ``["GPU:0", "GPU:1"]``; default all GPUs.
+    stop : callable, optional
+        Asked after every 20 batches or fewer. Where it says True the epoch ends there, is scored like any other, and is the last one.
+    progress : type, optional
+        Who is told how far it is, in place of the line that `Progress` shows.
 
     Returns
     -------
@@ -69,12 +75,12 @@ def fit(
     keras.utils.set_random_seed(seed)
     batches = train.batches(batch_size, shuffle=True, seed=seed)
     steps = int(batches.cardinality())
-    progress = Progress("training", epochs * steps, after=1.0)
-    watch = _Watch(model, valid, loss, progress, on_epoch)
-    stop = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=patience, restore_best_weights=True)
+    shown = progress("training", epochs * steps, after=1.0)
+    watch = _Watch(model, valid, loss, shown, on_epoch, stop)
+    patient = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=patience, restore_best_weights=True)
     trained = _compiled(model, loss, learning_rate, steps, devices)
-    with progress:
-        trained.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch, stop])
+    with shown:
+        trained.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch, patient])
     model.set_weights(trained.get_weights())
     return watch.history()
 
@@ -97,15 +103,17 @@ def _compiled(model: keras.Model, loss: str, learning_rate: float, steps: int, d
 class _Watch(keras.callbacks.Callback):
     """Score the validation split after each epoch, with exact metrics, and report."""
 
-    def __init__(self, plain: keras.Model, valid: WindowDataset, loss: str, progress: Progress, on_epoch):
+    def __init__(self, plain: keras.Model, valid: WindowDataset, loss: str, progress: Progress, on_epoch, stop):
         super().__init__()
-        self.plain, self.valid, self.loss, self.progress, self.on_epoch = plain, valid, keras.losses.get(loss), progress, on_epoch
+        self.plain, self.valid, self.loss, self.progress = plain, valid, keras.losses.get(loss), progress
+        self.on_epoch, self.stop = on_epoch, stop
         self.truth, self.rows, self.steps = valid.targets.to_numpy(), [], 0
         self.binary = bool(np.isin(self.truth, (0, 1)).all())
 
     def on_train_batch_end(self, batch, logs=None):
         self.progress.update(batch + 1 - self.steps)
         self.steps = batch + 1
+        self.model.stop_training |= self.stop()
 
     def on_epoch_end(self, epoch, logs):
         self.steps = 0
@@ -158,6 +166,15 @@ def _predict(model: keras.Model, data: WindowDataset, batch_size: int = 1024, bo
         out[start : start + batch_size] = predicted
         done(len(predicted))
     return out
+
+
+def load(path: str | os.PathLike) -> keras.Model:
+    """Read a model that `runs.Run.save_model` wrote, to predict with. Raises FileNotFoundError."""
+    from nbgenomics import layers  # noqa: F401 (Keras knows them then)
+
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no model {path}")
+    return keras.saving.load_model(path, compile=False)
 
 
 def devices() -> list[str]:

@@ -41,6 +41,8 @@ MATCHES = pd.DataFrame(
     columns=["query", "motif", "name", "p_value", "q_value", "offset", "overlap", "strand"],
 )
 PROFILE = pd.DataFrame({"position": np.tile([-50, 0, 50], 2), "value": 1.0, "track": "+", "label": ["positive"] * 3 + ["negative"] * 3})
+CODES = np.where(np.arange(200) % 50 == 7, 4, RNG.integers(0, 4, 200)).astype(np.uint8)
+EFFECTS = RNG.normal(-0.02, 0.1, (200, 4)) * (CODES[:, None] != np.arange(4))
 BINS = pd.DataFrame({"low": [0, 1, 0, 1], "high": [1, 2, 1, 2], "count": [5, 0, 3, 900], "group": ["A", "A", "B", "B"], "state": "raw"})
 
 ALL = {
@@ -62,6 +64,8 @@ ALL = {
     "cut_sites": lambda: charts.cut_sites(HEIGHTS, CUTS, title="CTCF", chrom="chr20"),
     "cut_sites_enlarged": lambda: charts.cut_sites(HEIGHTS, CUTS, focus=(80, 120)),
     "motif_matches": lambda: charts.motif_matches({"a": PWM[::-1, ::-1], "b": PWM}, KNOWN, MATCHES, top=2),
+    "mutagenesis": lambda: charts.mutagenesis(EFFECTS, CODES, start=1_000, chrom="chr20"),
+    "mutagenesis_with_letters": lambda: charts.mutagenesis(EFFECTS[:20], CODES[:20], title="JunD"),
     "coverage_profile": lambda: charts.coverage_profile(PROFILE),
     "heatmap": lambda: charts.heatmap(SCORES, "metric", "configuration"),
     "split_overview": lambda: charts.split_overview(REGIONS),
@@ -243,6 +247,23 @@ def test_motif_matches_draw_those_good_enough_in_the_querys_orientation():
     assert other["position"].min() == -1
 
 
+def test_mutagenesis_is_centred_on_zero_and_shows_the_largest_loss():
+    """One colour scale of both signs for all letters; all rows share the axis of positions, and zoom together."""
+    chart = charts.mutagenesis(EFFECTS, CODES, start=1_000).to_dict()
+    loss, cells, letters = chart["hconcat"][0]["vconcat"]
+    edge = np.abs(EFFECTS).max()
+    assert cells["encoding"]["color"]["scale"]["domain"] == pytest.approx([-edge, edge])
+    drawn, losses = (pd.DataFrame(chart["datasets"][panel["data"]["name"]]) for panel in (cells, loss))
+    assert (drawn.pivot(index="position", columns="alt", values="effect").to_numpy() == EFFECTS).all()  # in the order A, C, G, T
+    assert (losses["loss"].to_numpy() == EFFECTS.min(axis=1)).all() and losses["position"].tolist() == list(range(1_000, 1_200))
+    assert {str(panel["encoding"]["x"]["scale"]["domain"]) for panel in (loss, cells, letters)} == {"[1000, 1200]"}
+    for width, shown in ((20, "text"), (200, "rect")):  # letters where there is room
+        panel = charts.mutagenesis(EFFECTS[:width], CODES[:width]).to_dict()["hconcat"][0]["vconcat"][2]
+        assert panel["mark"]["type"] == shown
+    vl = vl_convert.vegalite_to_svg(charts.mutagenesis(EFFECTS, CODES).to_dict())
+    assert float(vl.split('width="')[1].split('"')[0]) < 720
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -258,6 +279,9 @@ def test_motif_matches_draw_those_good_enough_in_the_querys_orientation():
         (lambda: charts.cut_sites(HEIGHTS, CUTS, focus=(190, 230)), "must lie inside the positions 0-200"),
         (lambda: charts.motif_matches({"a": PWM}, {"MA1": PWM}, MATCHES), "'MA2', which is not in targets"),
         (lambda: charts.motif_matches({}, KNOWN, MATCHES), "no queries"),
+        (lambda: charts.mutagenesis(EFFECTS[None], CODES), r"shapes \(1, 200, 4\) and \(200,\)"),
+        (lambda: charts.mutagenesis(np.full((1, 4), np.nan), CODES[:1]), "all finite"),
+        (lambda: charts.mutagenesis(np.tile(EFFECTS, (7, 1)), np.tile(CODES, 7)), "1,400 positions; .* at most 1,250"),
     ],
 )
 def test_refusals_say_what_and_why(call, words):

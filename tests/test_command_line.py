@@ -2,17 +2,20 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from unittest.mock import Mock
 
 import nbformat
 import pandas as pd
 import psutil
 import pytest
 
-from nbgenomics import __main__, runs
+from nbgenomics import __main__, runs, scoring
 
 PARAMETERS = "order: int = 1  # order of the k-mers {1|2|3}\nwait: float = 0  # seconds\nrun_dir: str = ''"
 CODE = (
@@ -146,6 +149,11 @@ def test_the_table_of_a_sweep_has_a_row_a_run_and_its_scores_with_intervals():
         (["show", "nowhere"], 1, "no folder nowhere"),
         (["show", "notebooks"], 1, "holds neither a run nor a sweep"),
         (["fetch", "nosuchcollection"], 1, "nosuchcollection"),
+        (["predict", "--model", "net.keras", "--out", "o"], 2, "which sequences?"),
+        (["predict", "--model", "net.keras", "--out", "o", "--bigwig"], 2, "along which genome?"),
+        (["predict", "x.fa", "--model", "net.keras", "--out", "o", "--chrom", "chr1"], 2, "go with --bigwig"),
+        (["vep", "x.vcf", "--model", "net.keras", "--out", "o"], 2, "required: --genome"),
+        (["issm", "x.fa", "--model", "net.keras", "--out", "o"], 1, "no model net.keras"),
         (["dance"], 2, "invalid choice"),
     ],
 )
@@ -195,3 +203,37 @@ def test_doctor_fails_only_on_what_is_essential_and_says_what_to_do(capsys, monk
 
 def test_tensorflow_trains_a_step():
     assert next(works for works, _, _ in __main__._check_tensorflow()) is True
+
+
+def test_deepark_commands_write_tables_of_a_checkpoint(capsys, folder):
+    """One as a program, and meanwhile the others here: TensorFlow takes its seconds to start."""
+    checkpoint = Path(__file__).parent / "fixtures/deepark_small.legacy.pth.tar"
+    sequence = "".join(random.Random(0).choices("ACGT", k=6000))
+    (folder / "genome.fa").write_text(f">chr1\n{sequence}\n")
+    (folder / "some.bed").write_text("chr1\t2000\t2101\tpeak\n")
+    (folder / "some.vcf").write_text(f"chr1\t3000\trs1\t{sequence[2999]}\t<DEL>\nchr1\t3001\trs2\t{sequence[3000]}\t{sequence[3000]}A\n")
+    shared = ("--checkpoint-file", str(checkpoint), "--genome-file", "genome.fa", "--output-dir", "out")
+    program = start("predict", "some.bed", *shared, "--output-format", "hdf5")
+    status, out, _ = said(capsys, "vep", "some.vcf", *shared, "--outputs", "diffs,logits", "--format", "parquet", "--select", "1")
+    assert status == 0 and out.startswith("1 variants scored, 1 skipped (1: no sequence") and "some_skipped.tsv" in out
+    status, out, _ = said(capsys, "issm", "some.bed", *shared, "--outputs", "logits", "--span", "100", "102", "--one-strand", "--batch-size", "4")
+    assert status == 0 and "out/some_logits.tsv" in out
+    out = program.communicate(timeout=300)[0]
+    assert program.returncode == 0 and "out/some_predictions.h5" in out and "1 of 1 regions are shorter" in out and "oneDNN" not in out, out
+    effects = pd.read_parquet(folder / "out/some_diffs.parquet")
+    assert list(effects)[-2:] == ["contains_unk", "1"] and effects.name.tolist() == ["rs2"] and effects["1"].abs().item() > 0
+    changes = pd.read_csv(folder / "out/some_logits.tsv", sep="\t")
+    assert changes.pos.tolist() == [100] * 3 + [101] * 3 and list(changes)[:6] == ["chrom", "start", "end", "name", "pos", "ref"]
+    names = {"some_predictions.h5", "some_row_labels.txt", "some_diffs.parquet", "some_logits.parquet", "some_skipped.tsv", "some_logits.tsv"}
+    assert {path.name for path in (folder / "out").iterdir()} == names
+
+
+def test_bigwigs_along_chromosomes_and_what_a_stop_says(capsys, monkeypatch, folder):
+    asked = {}
+    monkeypatch.setattr(scoring, "along_genome", lambda *given, **options: asked.update(given=given, **options) or {"open": Path("g_open.bw")})
+    status, out, _ = said(capsys, "predict", "--bigwig", "--model", "m.keras", "--genome", "g.fa", "--out", "o", "--chrom", "1", "2", "--step", "50")
+    assert (status, asked["given"]) == (0, ("m.keras", "g.fa", "o", ["1", "2"], 50)) and "g_open.bw" in out
+    assert {name: asked[name] for name in asked if name != "given"} == dict(names=None, select=None, both_strands=True, batch_size=None)
+    monkeypatch.setattr(scoring, "predict", Mock(side_effect=KeyboardInterrupt("no file o/x_* was made or changed")))
+    status, out, err = said(capsys, "predict", "x.fa", "--model", "m.keras", "--out", "o")
+    assert (status, out, err) == (130, "", "nbgenomics: interrupted: no file o/x_* was made or changed\n")

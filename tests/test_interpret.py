@@ -140,9 +140,34 @@ def test_the_better_strand_of_deepbind(hidden):
     found = interpret.integrated_gradients(model, {"sequence": x}, tolerance=1e-3)
     np.testing.assert_allclose(found.output, np.log(p / (1 - p)), atol=1e-5)
     np.testing.assert_allclose(found.values["sequence"].sum((1, 2)), found.output - found.baseline_output, atol=3e-3)
-    mean = keras.Model(model.input, keras.layers.GlobalAveragePooling1D()(model.get_layer("head").output))
-    with pytest.raises(ValueError, match="got GlobalAveragePooling1D"):
-        interpret.integrated_gradients(mean, {"sequence": x})
+    other = keras.Model(model.input, keras.layers.Flatten()(model.get_layer("head").output))
+    with pytest.raises(ValueError, match="got Flatten"):
+        interpret.integrated_gradients(other, {"sequence": x})
+
+
+def test_the_mean_of_deeparks_strands():
+    """Complete for the log odds, the log and the value of the mean probability, also where float32 cannot tell it from 1."""
+    keras.utils.set_random_seed(7)
+    model, x = models.deepark(3, 63, scale=1 / 20), {"sequence": inputs(4, 63)["sequence"]}
+    head = model.get_layer("head")
+    head.set_weights([head.get_weights()[0] * 3, np.float32([0, -1, 60])])
+    next(layer for layer in model.layers if "normalization" in layer.name).set_weights([np.float32([1, 2, 0.5, 1]), *np.full((3, 4), 0.2)])
+    p = model.predict_on_batch(x)[:, 1].astype(np.float64)
+    for output, expected in (("logit", np.log(p / (1 - p))), ("log_probability", np.log(p)), ("probability", p)):
+        found = interpret.integrated_gradients(model, x, target=1, output=output, tolerance=2e-3)
+        np.testing.assert_allclose(found.output, expected, atol=1e-5)
+        np.testing.assert_allclose(found.values["sequence"].sum((1, 2)), found.output - found.baseline_output, atol=3e-3)
+        assert np.abs(found.output - found.baseline_output).max() > 0.01 and (found.error <= found.relative_error).all()
+    certain = interpret.integrated_gradients(model, x, target=2, tolerance=2e-3)
+    hidden = keras.Model(model.input, head.input).predict_on_batch(x).astype(np.float64)
+    units = hidden @ head.get_weights()[0][:, 2] + 60
+    assert (model.predict_on_batch(x)[:, 2] == 1).all() and units.min() > 20
+    np.testing.assert_allclose(certain.output, -np.log(np.exp(-units).mean(1)), rtol=1e-5)  # 1 - p is the mean of exp(-units)
+    assert (certain.error < 0.1).all() and np.abs(certain.values["sequence"]).max() > 1e-3
+    for activation in ("softmax", "linear"):
+        mean = keras.layers.GlobalAveragePooling1D()(models.head(head.input, 3, activation))
+        with pytest.raises(ValueError, match=f"sigmoid head, got {activation}"):
+            interpret.integrated_gradients(keras.Model(model.input, mean), x)
 
 
 def test_completeness_of_a_nonlinear_joint_model():

@@ -372,3 +372,66 @@ def test_recurrent_nets_read_any_length_and_average_over_it():
         np.testing.assert_allclose(each.mean(1), mean, rtol=1e-4, atol=1e-6)
     same = keras.Model(model.input, model.get_layer("scan").output)
     assert same.predict_on_batch({"sequence": codes(rng, 2, 33)}).shape == (2, 33, 128)  # padded: as long as the sequence
+
+
+# DeepArk --------------------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets, total, trained", [(65, 13_131_601, 13_120_873), (4119, 16_054_535, 16_043_807)])
+def test_parameter_counts_of_deepark(targets, total, trained):
+    """Of the published nets of fish and mouse; worm and fly differ from them in the head only."""
+    model = models.deepark(targets)
+    assert model.count_params() == total and sum(np.prod(weight.shape) for weight in model.trainable_weights) == trained
+    lengths = [layer.output.shape[1] for layer in model.layers if isinstance(layer, keras.layers.Conv1D)]
+    assert lengths == [4093, 4089, 4085, 1017, 1013, 249, 245, 57, 53, 9, 5, 1]
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) == 13 and {(norm.epsilon, norm.momentum) for norm in norms} == {(1e-5, 0.9)}
+
+
+@pytest.mark.parametrize(
+    "width, convolutions, positions", [(63, 6, 1), (254, 6, 48), (255, 8, 1), (1000, 8, 47), (1023, 10, 1), (4095, 12, 1), (8191, 12, 17)]
+)
+def test_deepark_of_other_widths(width, convolutions, positions):
+    model = models.deepark(3, width, scale=1 / 40)
+    assert sum(isinstance(layer, keras.layers.Conv1D) for layer in model.layers) == convolutions
+    assert [layer.input.shape[1] for layer in model.layers if isinstance(layer, keras.layers.GlobalAveragePooling1D)] == [positions, 2]
+
+
+def test_deepark_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="2 blocks of deepark read at least 63 bp, got width=62"):
+        models.deepark(3, 62)
+    with pytest.raises(ValueError, match="5 blocks of deepark read at least 4,095 bp, got width=1,023"):
+        models.deepark(3, 1023, units=(2, 2, 2, 2, 2))
+
+
+def test_deepark_says_the_mean_of_both_strands_in_training_and_after_loading(tmp_path):
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = codes(rng, 16, 63)
+    x[0, :40] = 4
+    model, other = models.deepark(3, 63, scale=1 / 20, dropout=0.1), genome.reverse_complement(x)
+    model.compile("adam", "binary_crossentropy")
+    model.fit({"sequence": x}, rng.integers(0, 2, (16, 3)), epochs=3, verbose=0)
+    found = model.predict_on_batch({"sequence": x})
+    assert np.ptp(found, axis=0).min() > 1e-3
+    np.testing.assert_array_equal(found, model.predict_on_batch({"sequence": other}))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded.predict_on_batch({"sequence": other}), found)
+    one = keras.Model(loaded.input, loaded.get_layer("head").output)
+    strands = one.predict_on_batch({"sequence": x})
+    np.testing.assert_array_equal(strands, one.predict_on_batch({"sequence": other})[:, ::-1])
+    np.testing.assert_allclose(strands.mean(1), found, atol=1e-7)
+    assert np.abs(strands[:, 0] - strands[:, 1]).max() > 1e-3  # one strand alone says something else
+    still = models.deepark(3, 63, scale=1 / 20)  # without dropout: also with the statistics of the batch
+    trained = [np.asarray(still({"sequence": rows}, training=True)) for rows in (x, other)]
+    np.testing.assert_allclose(*trained, atol=1e-5)
+
+
+def test_both_strands_and_their_pairs():
+    letters = np.asarray(layers.PadUncertain(0)(layers.OneHot()(np.uint8([[0, 1, 1, 4], [3, 3, 2, 0]]))))
+    rows = np.asarray(layers.BothStrands()(letters))
+    assert (rows[0, 3] == 0.25).all() and (rows[2, 0] == 0.25).all()
+    assert rows[1:].argmax(-1).tolist() == [[3, 3, 2, 0], [0, 2, 2, 3], [3, 1, 0, 0]]  # TTGA; of ACCN and TTGA: NGGT, TCAA
+    pairs = np.asarray(layers.StrandPairs()(rows))
+    np.testing.assert_array_equal(pairs, np.stack([rows[:2], rows[2:]], axis=1))

@@ -21,25 +21,25 @@ LEVELS = [
     ["genome", "coverage", "genes", "labels", "peaks"],
     ["datasets", "sequences"],
     ["models", "evaluation", "training"],
-    ["interpret", "motifs"],
-    ["charts", "learned"],
-    ["tracks"],
-    ["report"],
+    ["interpret", "checkpoints", "motifs", "variants"],
+    ["charts", "learned", "genomewide", "igv", "mutagenesis"],
+    ["scoring", "tracks"],
+    ["explain", "report"],
     ["runs"],
     ["sweeps"],
     ["__main__"],
 ]
 OWNERS = {  # heavy or central packages and the modules that may import them
-    "keras": {"layers", "models", "training", "interpret", "learned", "datasets"},
-    "tensorflow": {"datasets", "training", "interpret", "learned"},
-    "pysam": {"bam", "coverage", "simulate", "registry"},
-    "pyBigWig": {"coverage", "tracks", "simulate"},
+    "keras": {"checkpoints", "layers", "models", "training", "interpret", "mutagenesis", "learned", "datasets", "genomewide"},
+    "tensorflow": {"datasets", "training", "interpret", "mutagenesis", "learned", "genomewide"},
+    "pysam": {"bam", "coverage", "simulate", "registry", "variants"},
+    "pyBigWig": {"coverage", "tracks", "simulate", "genomewide"},
     "memelite": {"motifs"},
-    "h5py": {"labels"},
+    "h5py": {"labels", "scoring"},
     "papermill": {"runs"},
-    "distributed": {"sweeps"},
-    "igv_notebook": {"tracks"},
-    "altair": {"charts", "tracks"},
+    "distributed": {"sweeps", "genomewide"},
+    "anywidget": {"igv"},
+    "altair": {"charts", "explain", "tracks"},
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -104,6 +104,7 @@ def test_every_import_is_declared():
         "tensorflow",
         "jupyter_client",
         "jupyter_server",
+        "traitlets",
         "pygments",
     }  # import names, and what TensorFlow and JupyterLab bring
     for path in (ROOT / "nbgenomics").glob("*.py"):

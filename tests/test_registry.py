@@ -352,8 +352,8 @@ def test_bam_gets_an_index(tmp_path):
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"unknown collection 'jund'; known are chr20, .*demo, .*yeast, or give the path"):
         registry.fetch("jund")
-    with pytest.raises(ValueError, match=r"no role 'variants'; it has genome, peaks, dnase"):
-        registry.fetch("demo", roles=["variants"])
+    with pytest.raises(ValueError, match=r"no role 'methylation'; it has genome, peaks, dnase"):
+        registry.fetch("demo", roles=["methylation"])
     with pytest.raises(FileNotFoundError, match="no collection file"):
         registry.fetch("nowhere/mine.toml")
     with pytest.raises(ValueError, match=r"confirm=True"):
@@ -366,6 +366,7 @@ def test_demo(cache):
     assert all(path.is_file() and cache in path.parents for path in [*files["genome"], *files["peaks"], *files["dnase"], *files.truth.values()])
     assert registry.fetch("demo") == files
     assert files.table("atac")["shift"].tolist() == [[4, -4]] and len(files["atac_peaks"]) == 1 and len(files["targets"]) == 9
+    assert [path.name for path in files["variants"]] == ["variants.vcf.gz"] and files.truth["variants"].name == "variants.tsv"
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")

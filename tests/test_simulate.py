@@ -119,6 +119,7 @@ def test_background_has_the_trinucleotides_of_the_human_genome():
 def test_same_arguments_same_bytes_and_another_seed_another_genome(demo, tmp_path):
     again, other = simulate.demo(tmp_path / "again", seed=5, **SMALL), simulate.demo(tmp_path / "other", seed=6, **SMALL)
     names = sorted(path.name for path in demo.iterdir())
+    assert {"variants.vcf.gz", "variants.vcf.gz.tbi", "variants.tsv"} <= set(names)
     assert names == sorted(path.name for path in again.iterdir())
     assert all((demo / name).read_bytes() == (again / name).read_bytes() for name in names)
     assert (demo / "genome.fa").read_bytes() != (other / "genome.fa").read_bytes()
@@ -385,3 +386,73 @@ def test_fragments_and_their_peaks_mark_open_elements(whole, elements, tmp_path)
 def test_regulatory_chromosomes_may_be_left_out(tmp_path):
     folder = simulate.demo(tmp_path / "demo", **SMALL)
     assert not (folder / "atac.bed.gz").exists() and not (folder / "cage.bam").exists() and (folder / "dnase_x.bam").exists()
+
+
+@pytest.fixture(scope="module")
+def variants(whole):
+    return pd.read_csv(whole / "variants.tsv", sep="\t")
+
+
+def test_variants_are_a_file_that_tabix_reads(whole, variants):
+    with pysam.VariantFile(str(whole / "variants.vcf.gz")) as file:
+        assert dict(zip(file.header.contigs, (c.length for c in file.header.contigs.values()), strict=True)) == {
+            **simulate.CHROMOSOMES,
+            **simulate.REGULATORY,
+        }
+        read = [(r.chrom, r.start, r.ref, r.alts[0], r.id) for r in file]
+        assert read == list(variants[["chrom", "start", "ref", "alt", "id"]].itertuples(index=False, name=None))
+        low, high = 300_000, 500_000
+        inside = [r.id for r in file.fetch("chr4", low, high)]
+    mine = variants[(variants["chrom"] == "chr4") & (variants["start"] + variants["ref"].str.len() > low) & (variants["start"] < high)]
+    assert inside == mine["id"].tolist() and len(inside) > 20
+    with pysam.FastaFile(str(whole / "genome.fa")) as fasta:
+        assert all(fasta.fetch(c, at, at + len(ref)) == ref != alt for c, at, ref, alt, _ in read)
+
+
+def test_most_variants_are_for_testing_and_every_factor_has_some(variants):
+    counts = variants.groupby(["chrom", "kind"]).size().unstack()
+    assert (
+        (counts["causal"] == [12, 12, 12, 64] * 2).all()
+        and counts["neutral"].between(45, 48).sum() == 6
+        and (counts["neutral"] > 3.9 * counts["causal"]).all()
+    )
+    causal = variants[variants["kind"] == "causal"]
+    of_test = causal[causal["chrom"].isin(["chr4", "chr8"])].groupby(["factor", "effect"]).size()
+    assert of_test["JunD"].to_dict() == {"gain": 16, "loss": 48} and set(of_test.index.get_level_values(0)) == {"JunD", *simulate_regulatory.FACTORS}
+    assert of_test.min() >= 10 and 30 < (variants["ref"].str.len() != variants["alt"].str.len()).sum() < 130
+    turns = variants.groupby("kind")[["ref", "alt"]].value_counts(normalize=True).unstack("kind").dropna()
+    assert (turns["causal"] - turns["neutral"]).abs().max() < 0.02  # the same changes of letters in both
+
+
+def test_causal_variants_break_or_make_a_site_and_neutral_ones_touch_none(whole, variants, sites, element_sites):
+    """Read as text: what the site is after the change."""
+    planted = pd.concat([pd.read_csv(whole / "sites.tsv", sep="\t").assign(factor="JunD", unit="JunD"), element_sites], ignore_index=True)
+    index = planted.set_index(["chrom", "start", "factor"]).sort_index()
+    flip = str.maketrans("ACGT", "TGCA")
+    neutral = variants[variants["kind"] == "neutral"]
+    assert (neutral["start"] - neutral["site"]).abs().max() < 340
+    for chrom, mine in neutral.groupby("chrom"):
+        start, end = (np.sort(planted.loc[planted["chrom"] == chrom, side]) for side in ("start", "end"))
+        last = mine["start"] + mine["ref"].str.len()
+        assert (np.searchsorted(start, last) == np.searchsorted(end, mine["start"], side="right")).all()  # every site begun has ended
+    with pysam.FastaFile(str(whole / "genome.fa")) as fasta:
+        for row in variants[variants["kind"] == "causal"].itertuples():
+            site = index.loc[[(row.chrom, row.site, row.factor)]].iloc[0]
+            before = fasta.fetch(row.chrom, row.site, int(site.end))
+            at = row.start - row.site
+            after = before[:at] + row.alt + before[at + len(row.ref) :]
+            if row.factor == "JunD":
+                words = [[text, text.translate(flip)[::-1]] for text in (before, after)]
+                fits = [any(bound(word, site.family) for word in both) for both in words]
+                assert fits == ([True, False] if row.effect == "loss" else [False, True]), (before, after)
+                assert site.open and site.bound == (row.effect == "loss")
+            else:
+                assert site.bound and row.effect == "loss" and after != before
+            if row.factor == "CREB1":
+                assert simulate_regulatory.CORE in before and simulate_regulatory.CORE not in after
+
+
+def bound(word, family):
+    """Whether a word is a core of the family between two of its flanks."""
+    core, flip = simulate.CORES[family], str.maketrans("ACGT", "TGCA")
+    return word[2:-2] == core and word[:2] in simulate.FLANKS[family] and word[-2:].translate(flip)[::-1] in simulate.FLANKS[family]

@@ -36,8 +36,8 @@ INK = """() => {
 
 
 @contextlib.contextmanager
-def lab_server(root, scratch, python=sys.executable):
-    """A JupyterLab over the folder ``root``, with nothing of the user's configuration; yields its URL."""
+def lab_server(root, scratch, python=sys.executable, base_url="/"):
+    """A JupyterLab over the folder ``root``, with nothing of the user's configuration; yields its URL. A hub's has a base URL, /user/NAME/."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,6 +48,7 @@ def lab_server(root, scratch, python=sys.executable):
         f"--ServerApp.root_dir={root}",
         f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0",
+        f"--ServerApp.base_url={base_url}",
         "--ServerApp.ip=127.0.0.1",
         "--IdentityProvider.token=",
         "--ServerApp.terminals_enabled=False",
@@ -59,7 +60,7 @@ def lab_server(root, scratch, python=sys.executable):
         command = [python, "-m", "jupyter", "lab", "--no-browser", "--allow-root", *options]
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
-            url = f"http://127.0.0.1:{port}/"
+            url = f"http://127.0.0.1:{port}{base_url}"
             _wait_until_up(url + "api/status", server, scratch / "server.log")
             yield url
         finally:
@@ -135,3 +136,19 @@ def save(page):
     """Save the notebook and wait until it is on disk."""
     page.evaluate("() => { window.jupyterapp.commands.execute('docmanager:save') }")
     page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty", timeout=30_000, polling=500)
+
+
+def python(page, expression, statement="None"):
+    """The value of an expression in the notebook's kernel, as text, once a statement has run there."""
+    return page.evaluate(
+        """async ([statement, expression]) => {
+          const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+          const run = kernel.requestExecute({ code: statement, user_expressions: { value: expression }, store_history: false });
+          const { content } = await run.done;
+          if (content.status !== "ok") throw new Error(content.traceback.join("\\n"));
+          const value = content.user_expressions.value;
+          if (value.status !== "ok") throw new Error(`${value.ename}: ${value.evalue}`);
+          return value.data["text/plain"];
+        }""",
+        [statement, expression],
+    )

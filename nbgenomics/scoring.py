@@ -1,0 +1,426 @@
+"""DeepArk's three commands for any model of sequence: what it predicts, what variants change, what every substitution changes, as wide tables.
+
+All functions take these options:
+
+names : list of str or path
+    Of the model's outputs, or a file with a name a line; their numbers from 0 if not given.
+select : list of str
+    Only these outputs, in this order.
+both_strands : bool
+    Average the predictions of both strands (default). Models with a layer ``BothStrands`` do so themselves and are asked once.
+batch_size : int
+    Windows that the model gets at once; about 260,000 bp (64 windows of 4,095 bp) if not given.
+
+Tables have a row a sequence, variant or substitution in the order of the input: labels, and a float32 column an output. They are written to a folder,
+which is made if needed, as ``<stem of the input's name>_<kind>``, in a format:
+
+``tsv``
+``parquet``
+``hdf5``
+    Outputs as ``data`` (rows, outputs), their names as ``features``, and the rows' labels in ``<stem>_row_labels.txt``.
+"""
+
+import gzip
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from nbgenomics import checkpoints, genomewide, intervals, mutagenesis, training, variants
+from nbgenomics.files import beside
+from nbgenomics.genome import Genome, Windows, open_genome, reverse_complement
+from nbgenomics.layers import BothStrands
+from nbgenomics.progress import Progress, track
+
+OUTPUTS = ("predictions", "diffs", "abs_diffs", "logits")
+ENDINGS = {"tsv": ".tsv", "parquet": ".parquet", "hdf5": ".h5"}
+_VALUES, _BASES = 1 << 21, 1 << 24  # most numbers of a table, and bases, in memory at once
+_INPUT = {"pos": "input_sequence", "ref": "NA", "alt": "NA"}  # DeepArk's label of the sequence that is mutated
+
+
+class _Net(NamedTuple):
+    """A model, and what is wanted of it: `names` and `columns` are those of the chosen outputs, `every` names all."""
+
+    model: object
+    width: int
+    every: list[str]
+    names: list[str]
+    columns: list[int]
+    twice: bool
+    odds: bool
+    batch_size: int
+
+    def rows(self) -> int:
+        """Rows of a table to have in memory at once: whole batches."""
+        return max(min(_VALUES // len(self.names), _BASES // self.width) // self.batch_size, 1) * self.batch_size
+
+    def said(self, codes: np.ndarray, done: Callable[[int], object] = lambda rows: None) -> np.ndarray:
+        """Predictions (n, chosen outputs) of codes (n, width), float32."""
+        values = np.zeros((len(codes), len(self.columns)), np.float32)
+        for first in range(0, len(codes), self.batch_size):
+            batch = codes[first : first + self.batch_size]
+            found = self.model.predict_on_batch({"sequence": batch})
+            if self.twice:
+                found = (found + self.model.predict_on_batch({"sequence": reverse_complement(batch)})) / 2
+            values[first : first + len(batch)] = found[:, self.columns]
+            done(len(batch))
+        if not np.isfinite(values).all():
+            raise ValueError("the model says NaN or infinity of some sequences: look for NaN in its weights")
+        return values
+
+
+def load(model):
+    """A model by its path: ``.keras``, or DeepArk's published ``.pth.tar`` (``.pth``, ``.pt``); what is no path is returned as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        For another ending.
+    """
+    if not isinstance(model, str | Path):
+        return model
+    if str(model).endswith((".pth.tar", ".pth", ".pt")):
+        return checkpoints.deepark(model)
+    if not str(model).endswith(".keras"):
+        raise ValueError(f"expected a model as .keras or a DeepArk checkpoint as .pth.tar, .pth or .pt, got {model}")
+    return training.load(model)
+
+
+def _net(model, outputs: Sequence[str] = (), names=None, select=None, both_strands: bool = True, batch_size: int | None = None) -> _Net:
+    model = load(model)
+    if not isinstance(model.input, dict) or set(model.input) != {"sequence"} or not (width := model.input["sequence"].shape[1]):
+        others = "variants.effects, mutagenesis.saturate and genomewide.predict take other inputs too, in Python"
+        raise ValueError(f"expected a model whose only input is 'sequence', of one width, got {model.input}; {others}")
+    if wrong := [kind for kind in outputs if kind not in OUTPUTS]:
+        raise ValueError(f"outputs are {', '.join(OUTPUTS)}; got {', '.join(wrong)}")
+    odds = all(layer.activation.__name__ != "linear" for layer in model.layers if layer.name == "head")
+    if "logits" in outputs and not odds:
+        raise ValueError("the model has a linear head, and no log odds: ask for the outputs predictions, diffs and abs_diffs only")
+    names = Path(names).read_text().splitlines() if isinstance(names, str | Path) else names
+    every, _ = variants._named(names, None, model.output_shape[-1])
+    twice = both_strands and not any(isinstance(layer, BothStrands) for layer in model.layers)
+    batch_size = batch_size or int(np.clip((1 << 18) // width, 16, 1024))
+    return _Net(model, width, every, *variants._named(every, select, len(every)), twice, odds, batch_size)
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- what is read
+
+
+def _windows(source: str | Path, genome: Genome | str | Path | None, width: int) -> tuple[Windows, pd.DataFrame]:
+    """Windows of a file of sequences or regions, read only when asked for, and their labels. What does not fit is counted and said."""
+    if fasta := _first_letter(Path(source)) == b">":
+        genome = open_genome(source)
+        regions = pd.DataFrame({"chrom": list(genome.chromsizes), "start": 0, "end": list(genome.chromsizes.values())})
+        labels, short = regions[["chrom"]].set_axis(["name"], axis=1), "N is put on both sides"
+    elif genome is None:
+        raise ValueError(f"{source} does not begin with '>', and so holds regions: of which genome? Give its FASTA file as genome= (--genome)")
+    else:
+        genome, regions = _opened(genome), intervals.read_bed(source)
+        labels, short = regions[[name for name in ("chrom", "start", "end", "name", "strand") if name in regions]], "what is around them is read too"
+    length, window = regions.end - regions.start, intervals.center(regions, width)
+    past = (window.start < 0) | (window.end > regions.chrom.map(genome.chromsizes))
+    for which, text in (
+        (length > width, f"are longer than the model's {width:,} bp: their middle is read"),
+        (length < width, f"are shorter than the model's {width:,} bp: {short}"),
+        (past & (not fasta), "reach past an end of their chromosome then: N is read there"),
+    ):
+        if which.any():
+            print(f"{which.sum():,} of {len(regions):,} {'sequences' if fasta else 'regions'} {text}")
+    return genome.windows(regions, width), labels
+
+
+def _first_letter(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of sequences or regions: {path}")
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with (gzip.open if packed else open)(path, "rb") as file:
+        return file.read(1000).lstrip()[:1]
+
+
+def _opened(genome: Genome | str | Path) -> Genome:
+    return genome if isinstance(genome, Genome) else open_genome(genome)
+
+
+def _stem(path: str | Path) -> str:
+    return Path(re.sub(r"\.b?gz$", "", Path(path).name)).stem
+
+
+# ---------------------------------------------------------------------------------------------------------------------------- what is written
+
+
+@contextmanager
+def _files(source: str | Path, out: str | Path, format: str, kinds: Sequence[str], names: list[str]) -> Iterator[tuple[dict[str, Path], Callable]]:
+    """Yield paths by kind, and what appends rows to a kind, ``write(kind, labels, values)``. All files appear together, or none."""
+    if format not in ENDINGS:
+        raise ValueError(f"expected the format {', '.join(ENDINGS)}, got {format!r}")
+    stem, endings = Path(out) / _stem(source), {"skipped": ".tsv", "row_labels": ".txt"}
+    kinds = [*kinds, *["row_labels"] * (format == "hdf5")]
+    paths = {kind: stem.with_name(f"{stem.name}_{kind}{endings.get(kind, ENDINGS[format])}") for kind in kinds}
+    writers = {}
+
+    def write(kind: str, labels: pd.DataFrame, values: np.ndarray | None = None) -> None:
+        if kind not in writers:
+            opened, given = (_tsv, {"skipped": []}.get(kind)) if kind in endings else (_WRITERS[format], names)
+            writers[kind] = opened(temporary[kind], labels, given, stack)
+        writers[kind](labels, np.zeros((len(labels), 0)) if values is None else values)
+
+    with ExitStack() as stack:
+        temporary = {kind: stack.enter_context(beside(path, path.suffix)) for kind, path in paths.items()}
+        try:
+            yield paths, write
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"no file {stem}_* was made or changed") from None
+
+
+def _tsv(path: Path, labels: pd.DataFrame, names: list[str] | None, stack: ExitStack) -> Callable:
+    """Open a file, which `stack` closes, and return what appends rows to it; so do the next two. Names None leave out the line of names."""
+    file = stack.enter_context(open(path, "w", encoding="utf-8"))
+    file.write("" if names is None else "\t".join([*labels, *names]) + "\n")
+    form = ["%s"] * labels.shape[1] + ["%.8g"] * len(names or ())  # float32 has no more digits
+
+    def write(labels: pd.DataFrame, values: np.ndarray) -> None:
+        cells = [labels.astype(object).fillna(_INPUT).to_numpy(), values.astype(object)]
+        np.savetxt(file, np.concatenate(cells, axis=1), form, "\t")  # seven times as fast as pandas
+
+    return write
+
+
+def _parquet(path: Path, labels: pd.DataFrame, names: list[str], stack: ExitStack) -> Callable:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    kinds = {name: {"b": pa.bool_(), "i": pa.int64()}.get(dtype.kind, pa.string()) for name, dtype in labels.dtypes.items()}
+    schema = pa.schema([*kinds.items(), *((name, pa.float32()) for name in names)])
+    file = stack.enter_context(pyarrow.parquet.ParquetWriter(path, schema))
+
+    def write(labels: pd.DataFrame, values: np.ndarray) -> None:
+        columns = [*(labels[name] for name in labels), *np.ascontiguousarray(values.T)]
+        file.write(pa.record_batch([pa.array(column, kind, from_pandas=True) for column, kind in zip(columns, schema.types, strict=True)], schema))
+
+    return write
+
+
+def _hdf5(path: Path, labels: pd.DataFrame, names: list[str], stack: ExitStack) -> Callable:
+    import h5py
+
+    file, count = stack.enter_context(h5py.File(path, "w")), len(names)
+    file["features"] = names
+    data = file.create_dataset("data", (0, count), "f4", maxshape=(None, count), chunks=(max((1 << 16) // count, 1), count))
+
+    def write(labels: pd.DataFrame, values: np.ndarray) -> None:
+        data.resize(len(data) + len(values), axis=0)
+        data[len(data) - len(values) :] = values
+
+    return write
+
+
+_WRITERS = {"tsv": _tsv, "parquet": _parquet, "hdf5": _hdf5}
+
+
+# ------------------------------------------------------------------------------------------------------------------------------- the commands
+
+
+def predict(model, source: str | Path, out: str | Path, genome: Genome | str | Path | None = None, format: str = "tsv", **options) -> dict[str, Path]:
+    """Predict sequences or regions: ``<stem>_predictions``.
+
+    Labels are ``name``, or of regions ``chrom start end`` and, where the file has them, ``name strand``.
+
+    Parameters
+    ----------
+    model : keras.Model or path
+        As for :func:`load`, with the input ``sequence`` alone.
+    source : path
+        FASTA, whose longer sequences are cut to their middle and whose shorter ones get N on both sides; or BED, for the windows of `genome` around
+        the regions' middles, N past a chromosome's ends, reverse-complemented on the minus strand. What the file holds decides, not its name; gzip
+        and bgzip are read too. The middle is ``length // 2``, and lies at ``width // 2`` of the window.
+    out : path
+        Folder. Files that are there are replaced once the new ones are whole.
+    genome : Genome or path
+        FASTA for BED.
+    format : {"tsv", "parquet", "hdf5"}
+    **options
+        See the module.
+
+    Returns
+    -------
+    dict of str to Path
+        The files.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        For a source that cannot be read, regions without genome, or a model, names or format that do not fit.
+
+    Source: DeepArk (Cofer et al. 2021), which reads regions one base further left where the model's width is odd.
+    """
+    net = _net(model, **options)
+    windows, labels = _windows(source, genome, net.width)
+    with _files(source, out, format, ["predictions"], net.names) as (paths, write), Progress("predicting", len(labels)) as progress:
+        for first in range(0, len(labels), net.rows()):
+            rows = slice(first, first + net.rows())
+            write("predictions", labels[rows], net.said(windows[rows], progress.update))
+            if format == "hdf5":
+                write("row_labels", labels[rows])
+    return paths
+
+
+def vep(
+    model, vcf: str | Path, genome: Genome | str | Path, out: str | Path, outputs=OUTPUTS, format: str = "tsv", mismatch: str = "skip", **options
+) -> tuple[dict[str, Path], variants.Report]:
+    """Predict the effects of variants, one row an allele, a file an output.
+
+    Labels are ``chrom pos name ref alt`` as in the VCF (1-based), ``strand`` (always +), ``ref_match`` and ``contains_unk`` (N in either window).
+    ``<stem>_skipped.tsv`` lists every allele that is left out, with the reason. :func:`variants.effects` gives the same numbers as a tidy table.
+
+    Parameters
+    ----------
+    model, out, format, **options
+        As for :func:`predict`.
+    vcf : path
+    genome : Genome or path
+    outputs : sequence of str
+        ``predictions``: probabilities, as ``<stem>_ref_predictions`` and ``<stem>_alt_predictions``; ``diffs``: alt - ref; ``abs_diffs``;
+        ``logits``: natural log odds of alt less those of ref, of probabilities from 1e-6 to 1 - 1e-6.
+    mismatch : {"skip", "keep", "error"}
+        What becomes of variants whose REF is not in the genome; DeepArk keeps them.
+
+    Returns
+    -------
+    files : dict of str to Path
+    report : variants.Report
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        As :func:`predict`, :func:`variants.read_vcf` and :func:`variants.check`.
+
+    Source: DeepArk (Cofer et al. 2021). Its deletions keep REF, and a ref probability of 0 is infinite in its log odds; not so here.
+    """
+    net, genome, report, vcf = _net(model, outputs, **options), _opened(genome), variants.Report(), Path(vcf)
+    if not vcf.is_file():
+        raise FileNotFoundError(f"no such VCF file: {vcf}")
+    kinds = [kind for each in outputs for kind in (["ref_predictions", "alt_predictions"] if each == "predictions" else [each])]
+    size = vcf.stat().st_size
+    with _files(vcf, out, format, [*kinds, "skipped"], net.names) as (paths, write), Progress("variant effects", size) as progress:
+        for lines, amount in variants._read(vcf, net.rows()):
+            report.add(table := variants.check(lines, genome, mismatch))
+            labels, scored = table.assign(chrom=table.named, pos=table.start + 1), table.reason == ""
+            labels = labels.rename(columns={"id": "name", "ref_matches": "ref_match"})
+            write("skipped", labels.loc[~scored, ["chrom", "pos", "name", "ref", "alt", "reason"]])
+            pair = variants.windows(genome, table[scored], net.width)
+            labels = labels[scored].assign(strand="+", contains_unk=(np.maximum(*pair) > 3).any(axis=1))
+            labels = labels[["chrom", "pos", "name", "ref", "alt", "strand", "ref_match", "contains_unk"]]
+            each = amount / max(2 * len(labels), 1)
+            ref, alt = (net.said(codes, lambda count, each=each: progress.update(count * each)) for codes in pair)
+            values = {"ref_predictions": ref, "alt_predictions": alt, "diffs": alt - ref, "abs_diffs": np.abs(alt - ref)}
+            if "logits" in outputs:
+                clipped = np.clip([ref, alt], variants.EPSILON, 1 - variants.EPSILON, dtype=np.float64)
+                values["logits"] = np.diff(np.log(clipped / (1 - clipped)), axis=0)[0].astype(np.float32)
+            for kind in kinds:
+                write(kind, labels, values[kind])
+            if format == "hdf5":
+                write("row_labels", labels)
+    return paths, report
+
+
+def issm(model, source, out, genome=None, outputs=OUTPUTS, format: str = "tsv", span: tuple[int, int] | None = None, **options) -> dict[str, Path]:
+    """Predict what every substitution at every position does (in silico saturated mutagenesis), a file an output.
+
+    Labels are those of :func:`predict` and ``pos`` (0-based in the window that the model reads, along its strand), ``ref`` and ``alt``; at N all four
+    letters are put in. In ``<stem>_predictions`` each sequence as it is comes before its substitutions, labelled ``input_sequence NA NA`` (null in
+    parquet); HDF5 has these rows in ``<stem>_ref_predictions.h5``.
+
+    Parameters
+    ----------
+    model, source, out, genome, format, **options
+        As for :func:`predict`.
+    outputs : sequence of str
+        ``predictions``; ``diffs``: with the substitution, less without; ``abs_diffs``; ``logits``: the same of log odds, as the head has them.
+    span : (int, int), optional
+        Only these positions, 0-based half-open.
+
+    Returns
+    -------
+    dict of str to Path
+        The files.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        As :func:`predict`, or for a span outside the window.
+
+    Source: DeepArk (Cofer et al. 2021), which has no label of the sequence, but files of its own for each.
+    """
+    net = _net(model, outputs, **options)
+    span = tuple(span or (0, net.width))
+    if not 0 <= span[0] < span[1] <= net.width:
+        raise ValueError(f"expected a span from 0 to {net.width:,}, the model's width, got {span}")
+    windows, labels = _windows(source, genome, net.width)
+    together, scale = max(2 * _VALUES // ((span[1] - span[0]) * len(net.names)), 1), "logit" if net.odds else "probability"
+    kinds = [*outputs, *["ref_predictions"] * (format == "hdf5" and "predictions" in outputs)]
+    with _files(source, out, format, kinds, net.names) as (paths, write):
+        for first in track(range(0, len(labels), together), "sequences"):
+            codes, mine = windows[first : first + together], labels[first : first + together]
+            more = dict(span=span, output=scale, batch_size=options.get("batch_size"))
+            found = mutagenesis.saturate(net.model, {"sequence": codes}, net.columns, net.twice, **more)
+            mutants = np.stack(np.nonzero(found.codes[..., None] != np.arange(4)))  # row, position and letter
+            inputs = np.stack([np.arange(len(mine)), *np.full((2, len(mine)), -1)])
+            every = np.concatenate([inputs, mutants], axis=1)[:, np.argsort(np.r_[inputs[0], mutants[0]], kind="stable")]
+            for some in range(0, every.shape[1], net.rows()):
+                _write_mutants(write, found, mine, *every[:, some : some + net.rows()], net.odds, outputs, format)
+    return paths
+
+
+def _write_mutants(write, found, labels, row, position, letter, odds: bool, outputs: Sequence[str], format: str) -> None:
+    """Append mutants of sequences, and the sequences themselves, whose letter is -1."""
+    given, names = letter < 0, np.array([*"ACGTN", None])
+    ref, effect = found.reference[row], np.where(given[:, None], 0, found.effects[row, position, letter])
+    alt, change = ref + effect, effect
+    if odds:  # the effects are those on log odds
+        ref, alt = expit(ref), expit(alt)
+        change = alt - ref
+    values = {"predictions": alt, "diffs": change, "abs_diffs": np.abs(change), "logits": effect}
+    codes = np.where(given, 5, found.codes[row, position])
+    labels = labels.iloc[row].assign(pos=pd.arrays.IntegerArray(position + found.start, given), ref=names[codes], alt=names[letter])
+    for kind in outputs:
+        shown = ~given | (kind == "predictions" and format != "hdf5")
+        write(kind, labels[shown], values[kind][shown])
+    if format == "hdf5":
+        write("row_labels", labels[~given])
+        if "predictions" in outputs:
+            write("ref_predictions", labels[given], alt[given])
+
+
+def along_genome(
+    model, genome: Genome | str | Path, out: str | Path, regions: str | Path | Sequence[str] | None = None, step: int | None = None, **options
+) -> dict[str, Path]:
+    """Predict along regions or whole chromosomes into bigWig tracks ``<stem>_<output>.bw``, resumable, by :func:`genomewide.predict`.
+
+    Parameters
+    ----------
+    model, genome, out, **options
+        As for :func:`predict`.
+    regions : path, list of str, optional
+        A BED file, or names of chromosomes; the whole genome if not given.
+    step : int, optional
+        bp from window to window, as in :func:`genomewide.predict`.
+
+    Returns
+    -------
+    dict of str to Path
+        Name of each output to its file.
+    """
+    net, genome = _net(model, **options), _opened(genome)
+    stem, where = (_stem(regions), intervals.read_bed(regions)) if isinstance(regions, str | Path) else (genome.name, regions)
+    to = Path(out) / f"{stem}_{{target}}.bw"
+    return genomewide.predict(net.model, genome, to, where, step, net.columns, net.every, both_strands=net.twice, batch_size=net.batch_size)
