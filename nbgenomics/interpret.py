@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+import weakref
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -113,7 +114,7 @@ def integrated_gradients(
     if references is not None and ("sequence" in given or not len(references) or np.shape(references)[1:] != np.shape(inputs.get("sequence"))):
         expected = f"codes of shape (references, *{np.shape(inputs.get('sequence'))})"
         raise ValueError(f"references replace the baseline of sequence: expected {expected}, got {np.shape(references)}")
-    gradients, value = _functions(from_letters(model, needed=False), said_of(model, target, output))
+    gradients, value = _compiled(model, target, output)
 
     out = value(x, batch_size)
     count, share = len(out), np.float32(1 / len(starts))
@@ -278,6 +279,16 @@ def said_of(model: keras.Model, target: int, scale: str = "logit"):
 def _quiet(record: logging.LogRecord) -> bool:
     """Filter TensorFlow's warning of functions traced again and again: each model has its own, once."""
     return "retracing" not in record.getMessage()
+
+
+_COMPILED = weakref.WeakKeyDictionary()  # by model, as long as it lives: tracing takes longer than explaining a few windows
+
+
+def _compiled(model: keras.Model, target: int, scale: str):
+    known = _COMPILED.setdefault(model, {})
+    if (target, scale) not in known:
+        known[target, scale] = _functions(from_letters(model, needed=False), said_of(model, target, scale))
+    return known[target, scale]
 
 
 def _functions(body: keras.Model, head):

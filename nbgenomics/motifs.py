@@ -317,18 +317,12 @@ def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-
     if not motifs or not 0 < p_value <= 1:
         raise ValueError(f"scan needs at least one motif, and p_value above 0 and at most 1; got {len(motifs)} and {p_value}")
     identifiers, names = _names(motifs)
-    units = [np.round(log_odds(pwm_of(motif, identifier)) * _UNITS).astype(np.int64) for identifier, motif in motifs.items()]
-    _check_width(windows, min(len(scores) for scores in units), "every motif: the shortest has")
-    lengths, lowest = np.array([(len(scores), scores.min(axis=1).sum()) for scores in units]).T
-    tails = [_tail(scores) for scores in units]
+    motifs = {identifier: pwm_of(motif, identifier) for identifier, motif in motifs.items()}
+    lengths = np.array([len(pwm) for pwm in motifs.values()])
+    _check_width(windows, lengths.min(), "every motif: the shortest has")
+    lowest, tails, tables = _scanner(tuple((len(pwm), pwm.tobytes()) for pwm in motifs.values()), p_value)
     if common := [identifier for identifier, tail in zip(identifiers, tails, strict=True) if tail[-1] >= p_value]:
         warnings.warn(f"even their best sites have p >= {p_value:g}, no hit is possible: {', '.join(common)}; raise p_value=", stacklevel=2)
-    thresholds = lowest + [np.searchsorted(-tail, -p_value, side="right") for tail in tails]
-    both = np.full((2 * len(units), lengths.max(), 5), -(2**22), np.int32)  # motif by motif, + before -; an N makes no site
-    for strand, turned in enumerate(turned for scores in units for turned in (scores, reverse_complement(scores))):
-        both[strand, : len(turned), :4] = turned
-    tables = both, np.repeat(lengths, 2), np.repeat(thresholds, 2)
-    tables += _word_index(*tables)
     kernel = _kernels()[1]  # made once, before the threads ask for it
     runs, found = np.zeros(windows.shape[1] + 1, np.int64), [np.empty((0, 4), np.int64)]
     step = max(1, chunk_bases // max(1, windows.shape[1]))
@@ -343,13 +337,27 @@ def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-
     motif, p_values, q_values = strand // 2, np.empty(len(found)), np.empty(len(found))
     known = np.flatnonzero(runs)  # lengths of the runs of letters between Ns
     tested = [2 * (runs[known] * np.maximum(known - length + 1, 0)).sum() for length in lengths]
-    for i, hits in enumerate(np.split(np.argsort(motif, kind="stable"), np.bincount(motif, minlength=len(units)).cumsum()[:-1])):
+    for i, hits in enumerate(np.split(np.argsort(motif, kind="stable"), np.bincount(motif, minlength=len(motifs)).cumsum()[:-1])):
         hits = hits[np.argsort(total[hits])]
         p_values[hits] = tails[i][total[hits] - lowest[i]]
         q_values[hits] = np.minimum.accumulate(p_values[hits] * tested[i] / np.arange(len(hits), 0, -1)).clip(max=1)
     table = {"row": row, "start": start, "end": start + lengths[motif], "strand": np.array(["+", "-"], object)[strand % 2]}
     table |= {"motif": identifiers[motif], "name": names[motif], "score": total / _UNITS, "p_value": p_values, "q_value": q_values}
     return pd.DataFrame(table)
+
+
+@functools.lru_cache(maxsize=2)  # for a collection this takes longer than the scan of some hundred thousand bases
+def _scanner(pwms: tuple[tuple[int, bytes], ...], p_value: float):
+    """The lowest sum of each motif, the distributions of their sums, and what the kernel of `scan` looks up."""
+    units = [np.round(log_odds(np.frombuffer(pwm).reshape(length, 4)) * _UNITS).astype(np.int64) for length, pwm in pwms]
+    lengths, lowest = np.array([(len(scores), scores.min(axis=1).sum()) for scores in units]).T
+    tails = [_tail(scores) for scores in units]
+    thresholds = lowest + [np.searchsorted(-tail, -p_value, side="right") for tail in tails]
+    both = np.full((2 * len(units), lengths.max(), 5), -(2**22), np.int32)  # motif by motif, + before -; an N makes no site
+    for strand, turned in enumerate(turned for scores in units for turned in (scores, reverse_complement(scores))):
+        both[strand, : len(turned), :4] = turned
+    tables = both, np.repeat(lengths, 2), np.repeat(thresholds, 2)
+    return lowest, tails, tables + _word_index(*tables)
 
 
 def affinity(windows, pwm, both_strands: bool = True, background=UNIFORM, pseudocount: float = 0.01) -> np.ndarray:

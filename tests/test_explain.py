@@ -84,8 +84,10 @@ def observed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(model, genome, ap1, observed):
-    variants = pd.concat([explain.parse_variant(text) for text in ("1:705A>C", "1:100A>C", "chr2:205A>C", f"chr1:{AT + 6}CT>C", "chr1:660N>A")])
-    with pytest.warns(UserWarning, match="1 skipped .1: REF differs|is read as"):
+    variants = pd.concat(
+        [explain.parse_variant(text) for text in ("1:705A>C", "1:100A>C", "chr1:800A>C", "chr2:705A>C", f"chr1:{AT + 6}CT>C", "chr1:660N>A")]
+    )
+    with pytest.warns(UserWarning, match=r"2 variants scored, 1 skipped \(1: REF differs"):
         return explain.explain(
             model, genome, ("chr1", AT - 60, AT + 41), observed=observed, motifs=ap1, variants=variants, names=["bound", "free"], p_value=1e-3
         )
@@ -289,8 +291,21 @@ def test_chart(found):
     assert first <= AT and AT + len(SITE) <= last and last - first == 60
 
 
+def test_sites_are_ranked():
+    """The strongest stretch first, whatever its sign; what is not twice the mean is none."""
+    contribution = np.full(300, 0.01)
+    contribution[100:111], contribution[200:211], contribution[20:31] = 1, -3, 0.02
+    sites = explain._sites(contribution, pd.DataFrame({"chrom": ["chr1"], "start": [1000], "end": [1300]}))
+    assert sites[["chrom", "start", "end"]].values.tolist() == [["chr1", 1200, 1211], ["chr1", 1100, 1111]]
+    np.testing.assert_allclose(sites["contribution"], [-33, 11])
+    np.testing.assert_allclose(sites["share"], np.array([33, 11]) / np.abs(contribution).sum())
+
+
 def test_chart_of_a_narrow_window(genome):
-    found = explain.explain(net(60), genome, ("chr1", AT, AT + 11), around=1)
+    """Letters without a brush; and of the opposite target, every change of the site adds."""
+    found = explain.explain(net(60), genome, ("chr1", AT, AT + 11), target=1, around=1)
+    assert (found.substitutions["kind"] == "enhancing").all() and found.substitutions["effect"].is_monotonic_decreasing
+    assert found.substitutions["effect"].iloc[0] == pytest.approx(1.5, abs=1e-4) and len(found.substitutions) == 10
     chart = explain.chart(found).to_dict()
     assert "focus" not in str(chart["params"]) and len(chart["vconcat"]) == 6  # predicted, window, its axis, sites, letters, changes
     assert explain.chart(found._replace(mutagenesis=found.mutagenesis[:0])).to_dict()["vconcat"][-1]["layer"][1]["encoding"]["x"]["title"]

@@ -34,7 +34,7 @@ class Form(Panel):
         self._notes = {parameter.name: W.HTML() for parameter in self.parameters}
         self._go = W.Button(description="Run", icon="play", button_style="primary", tooltip=f"run {self.notebook.name} headless")
         self._halt = W.Button(description="Stop", icon="stop", disabled=True, tooltip="stop the run; what it did so far is kept")
-        self._bar = W.IntProgress(max=1, layout=W.Layout(width="160px", visibility="hidden"))
+        self._bar = W.IntProgress(max=1, layout=W.Layout(width="160px", display="none"))
         self._state = W.HTML()
         self._show = W.ToggleButton(description="Show report", icon="file-text-o", layout=W.Layout(display="none"))
         self._report = W.HTML()
@@ -76,7 +76,7 @@ class Form(Panel):
         folder, self._process = runs.start(self.notebook, values, values.pop("run_dir", None), output=said)
         self.run, self._show.value, self._show.layout.display = None, False, "none"
         self._go.disabled, self._halt.disabled = True, False
-        self._bar.value, self._bar.layout.visibility, self._state.value = 0, "visible", "starting"
+        self._bar.value, self._bar.layout.display, self._state.value = 0, "", "starting"
         self._thread = self.work(lambda: self._follow(folder, self._process, said))
 
     def stop(self) -> None:
@@ -136,7 +136,7 @@ class Form(Panel):
             said.close()
             with suppress(OSError):
                 process.stdin.close()
-            self._halt.disabled, self._bar.layout.visibility = True, "hidden"
+            self._halt.disabled, self._bar.layout.display = True, "none"
             self._check()
 
     def _conclude(self, said: str, taken: str) -> None:

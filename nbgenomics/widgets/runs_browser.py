@@ -44,7 +44,7 @@ def _entry(run: runs.Run, name: str) -> Entry:
     manifest, status = run.manifest, run.status
     error = manifest["error"]
     note = run.doing if status == "running" else f"cell {error['cell']}: {error['ename']}: {error['evalue']}" if error else ""
-    about = {"notebook": manifest["notebook"]["name"], "started": manifest["started"][:16].replace("T", " "), "note": note}
+    about = {"notebook": manifest["notebook"]["name"], "started": manifest["started"][:19].replace("T", " "), "note": note}
     named = {" ".join(filter(None, (score.get("target"), score["metric"]))): score for score in report.main_scores(manifest["scores"])}
     return Entry(run, name, status, about, {key: str(value) for key, value in manifest["parameters"].items()}, named)
 
@@ -83,7 +83,7 @@ class RunBrowser(Panel):
         self._none = W.Button(description="Clear ticks", icon="square-o", tooltip="untick all runs")
         self._load = W.Button(description="Load model", icon="download", tooltip="of the one run that is ticked, as browser.model")
         self._show = W.ToggleButton(description="Show report", icon="file-text-o", tooltip="of the first run that is ticked")
-        self._head, self._names, self._table = W.HTML("<table><tr><th>run</th></tr></table>"), W.VBox(), W.HTML()
+        self._head, self._names, self._table = W.HTML("<table><thead><tr><th>run</th></tr></thead></table>"), W.VBox(), W.HTML()
         self._count, self._links, self._curves, self._report = W.HTML(), W.HTML(), W.HTML(), W.HTML()
         rows = W.HBox([self.filter, self.only, self.score, self.sort]), W.HBox([self._again, self._none, self._load, self._show, self._count])
         for row in rows:

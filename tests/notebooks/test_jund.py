@@ -99,10 +99,11 @@ def test_a_run_killed_in_training_is_never_believed(tmp_path):
 
 
 def test_readme_example_runs():
-    """The Python of the README, with one epoch, as a reader would paste it."""
+    """The Python of the README, with one epoch, as a reader would paste it: training, then one place and variants."""
     readme = (NOTEBOOKS.parent / "README.md").read_text()
-    source = re.search(r"```python\n(.*?)```", readme, re.S)[1].replace("epochs=5", "epochs=1")
+    source = "".join(re.findall(r"```python\n(.*?)```", readme, re.S)).replace("epochs=5", "epochs=1")
     check = "\nassert list(scores.metric) == ['auprc', 'auroc'] and why.values['sequence'].shape == (10, 500, 4)"
+    check += "\nassert len(effects) == 1000 and every.effects.shape == (10, 500, 4, 1) and len(found.mutagenesis) == 1500"
     subprocess.run([sys.executable, "-c", source + check], check=True)
 
 
