@@ -128,10 +128,10 @@ def training_curves(history, by=None, width=240, height=220):
     _checked(history, ["epoch", "split", "metric", "value"], "training_curves")
     losses = history[(history["split"] == "valid") & (history["metric"] == "loss")].set_index("epoch")["value"].dropna()
     best = None if losses.empty or by else int(losses.idxmin())
-    splits, legend = {"shorthand": "split:N", "title": None}, alt.Legend(orient="top")
-    color = {"color": alt.Color(**splits, scale=alt.Scale(domain=["train", "valid"], range=COLORS[:2]), legend=legend)}
+    scale = alt.Scale(domain=["train", "valid"], range=COLORS[:2])
+    color = {"color": alt.Color("split:N", title=None, scale=scale, legend=alt.Legend(orient="top"))}
     if by:
-        dash = alt.StrokeDash(**splits, scale=alt.Scale(domain=["valid", "train"], range=[[1, 0], [4, 3]]), legend=legend)
+        dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=["valid", "train"], range=[[1, 0], [4, 3]]), legend=None)
         color = {"color": _line_color(history, by), "strokeDash": dash}
     last = int(history["epoch"].max())
     ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(last, 10))
@@ -139,7 +139,7 @@ def training_curves(history, by=None, width=240, height=220):
     for metric, part in _parts(history, "metric"):
         base = alt.Chart(part).encode(
             x=alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[min(1, last - 1), last], nice=False)),
-            y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False)),
+            y=alt.Y("value:Q", title=f"{metric} (training dashed)" if by and "train" in set(part["split"]) else metric, scale=alt.Scale(zero=False)),
             tooltip=[*([f"{by}:N"] if by else []), "epoch:Q", "split:N", alt.Tooltip("value:Q", title=metric, format=".4f")],
             **color,
         )

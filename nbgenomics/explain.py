@@ -19,7 +19,7 @@ from nbgenomics.genome import ALPHABET, Genome
 from nbgenomics.interpret import integrated_gradients
 from nbgenomics.motifs import Motif, scan
 from nbgenomics.mutagenesis import saturate
-from nbgenomics.variants import FIELDS, VALUES, effects, read_vcf
+from nbgenomics.variants import FIELDS, VALUES, effects, gives_odds, predicted, read_vcf, reads_both_strands, spellings
 
 _SITE = 11  # bp of an important stretch: about what a factor touches
 _AT_ONCE = 32  # windows predicted at once
@@ -112,7 +112,8 @@ def explain(
     variants : DataFrame or path to a VCF, optional
         A file is read through; to ask again and again, read it once with :func:`nbgenomics.variants.read_vcf`.
     both_strands : bool
-        Take the mean of a window and its reverse complement: of probabilities, for attributions of logits. Needless for a model that does so itself.
+        Take the mean of a window and its reverse complement: of probabilities, in changes and variants as log odds of that mean; for contributions,
+        which have to add up, the mean of logits. Models with a layer ``BothStrands`` do so themselves and are asked once.
     mutagenesis : bool or int
         Change every base; or only those of so many bp around the most important ones, for a model that is slow; or none.
     names : sequence of str, optional
@@ -140,7 +141,7 @@ def explain(
     chrom, start, end = _inside(genome, tracks.parse_locus(locus))
     if "sequence" not in model.input:
         raise ValueError(f"expected a model with the input 'sequence', got one of {sorted(model.input)}")
-    names = list(map(str, names or range(model.output_shape[-1])))
+    names = list(map(str, range(model.output_shape[-1]) if names is None else names))
     if target not in names and target not in range(len(names)):
         raise ValueError(f"the model has {len(names)} targets, {', '.join(names[:5])}{', ...' * (len(names) > 5)}; got {target!r}")
     column = names.index(target) if target in names else target
@@ -154,8 +155,9 @@ def explain(
     if missing := set(model.input) - set(inputs):
         raise ValueError(f"the model also needs the inputs {sorted(missing)}: give others=, a function from regions to a dict of arrays")
     inputs = {name: np.asarray(inputs[name]) for name in model.input}
+    both_strands = both_strands and not reads_both_strands(model)
     batches = [inputs, flip(inputs, strands)] if both_strands else [inputs]
-    said = [_predict(model, batch) for batch in batches]
+    said = [predicted(model, batch, batch_size=_AT_ONCE) for batch in batches]
     value, reverse = np.mean(said, axis=0), said[1][at] if both_strands else np.nan
     prediction = pd.DataFrame({"target": names, "value": value[at], "forward": said[0][at], "reverse": reverse})
     profile, seen = bins.assign(value=value[:, column]), _observed(observed or {}, bins, size)
@@ -185,7 +187,7 @@ def explain(
 
     tables = [prediction, profile, seen, pd.DataFrame({"chrom": chrom} | letters), signal.reset_index(drop=True), sites, hits]
     found = Explanation(pd.DataFrame(), *tables, pd.concat(ends, ignore_index=True), changed, known)
-    unit = "logit" if model.get_layer("head").activation.__name__ in ("sigmoid", "softmax") else "output"
+    unit = "logit" if gives_odds(model) else "output"
     sums = {name: float(share.sum(dtype=float)) for name, share in shares.items()}
     return found._replace(summary=_summary(found, window, column, unit, sums, gap, error, variants is not None))
 
@@ -204,11 +206,6 @@ def _bins(chrom: str, middle: int, width: int, around: float, size: int) -> pd.D
     middles = middle + step * np.arange(-int(around * width // step), int(around * width // step) + 1)
     start = middles[(middles >= 0) & (middles < size)] - step // 2
     return pd.DataFrame({"chrom": chrom, "start": start, "end": start + step})
-
-
-def _predict(model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    starts = range(0, len(inputs["sequence"]), _AT_ONCE)
-    return np.concatenate([model.predict_on_batch({name: array[i : i + _AT_ONCE] for name, array in inputs.items()}) for i in starts])
 
 
 def _attribution(model, batches, column: int, strands, baselines) -> tuple[dict[str, np.ndarray], float, float]:
@@ -287,7 +284,7 @@ def _variants(model, genome, variants, window, changed, others, **options) -> pd
     chrom, start, end = window.iloc[0][["chrom", "start", "end"]]
     chunks = [variants] if isinstance(variants, pd.DataFrame) else read_vcf(variants)
     near = [part[(part.start < end) & (part.start + part.ref.str.len() > start)] for part in chunks]
-    near = pd.concat(part[part.chrom.str.removeprefix("chr") == chrom.removeprefix("chr")] for part in near)
+    near = pd.concat(part[part.chrom.astype(str).map(spellings(genome.chromsizes)) == chrom] for part in near)
     found = effects(model, genome, near, others, **options)
     here = changed.rename(columns={"position": "start"})[["start", "ref", "alt", "effect"]].astype({"start": np.int64})
     return found.merge(here, how="left", on=["start", "ref", "alt"])

@@ -18,15 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import pandas as pd
 
-from nbgenomics import intervals, layers  # noqa: F401 (Keras knows the layers of saved models then)
+from nbgenomics import intervals
 from nbgenomics.datasets import Batch, flip
 from nbgenomics.files import beside
 from nbgenomics.genome import Genome
 from nbgenomics.progress import Progress, track
+from nbgenomics.variants import reads_both_strands
 
 SHARD = 1_000_000  # bp, about; a shard has whole batches of 1,024 cells, so that a GPU meets one shape
 _MOST_CELLS = 1 << 15  # in a shard, where steps are small
@@ -48,7 +48,7 @@ class _Job(NamedTuple):
 
 
 def predict(
-    model: keras.Model | str | Path | Callable[[Batch], np.ndarray],
+    model,
     genome: Genome,
     out: str | Path,
     regions: pd.DataFrame | str | Iterable[str] | None = None,
@@ -59,7 +59,6 @@ def predict(
     both_strands: bool = False,
     batch_size: int = 1024,
     scheduler=None,
-    resume: bool = True,
     *,
     width: int | None = None,
     strands: Mapping[str, bool] | None = None,
@@ -91,13 +90,11 @@ def predict(
         The model's other inputs: from cells, DataFrame(chrom, start, end) of `step` bp each that at a chromosome's end reach past it, to a dict of
         arrays, one row a cell. Called shard by shard, as ``lambda cells: {"dnase": coverage.from_bam(path, cells, width=1_100)}``.
     both_strands : bool
-        Average what the model says of both strands.
+        Average what the model says of both strands; one with a layer ``BothStrands`` does so itself, and is asked once.
     batch_size : int
     scheduler : str or distributed.Client, optional
         Address of a ``dask scheduler`` (``tcp://10.0.0.1:8786``): its workers predict the shards, also those of workers that die. They need this
         package, and see the folder of `out` and NBGENOMICS_DATA under the same paths: on a file system that all machines share.
-    resume : bool
-        False predicts everything anew.
     width : int, optional
         bp of a window, where the model does not say: a function, or a model of any width.
     strands : dict of str to bool, optional
@@ -130,15 +127,12 @@ def predict(
     >>> [path.name for path in files.values()]
     ['gc.bw']
     """
-    if isinstance(model, str | Path):
-        if not Path(model).is_file():
-            raise FileNotFoundError(f"no such model: {model}")
-        model = keras.models.load_model(model, compile=False)
+    model = _loaded(model)
     width = _width(model, width)
     step = min(200, width) if step is None else step
     if not 1 <= step <= width:
         raise ValueError(f"expected a step of 1 bp to the width of a window ({width} bp), got {step}")
-    spans, strands = _spans(regions, genome, step), dict(strands or {}) if both_strands else None
+    spans, strands = _spans(regions, genome, step), dict(strands or {}) if both_strands and not reads_both_strands(model) else None
     rows = 1024 * int(np.clip(round(SHARD / step / 1024), 1, _MOST_CELLS // 1024))
     job = _Job(_compiled(model), genome, spans, width, step, rows, [], others, strands, batch_size)
     first = _cells(job, 0)[:1]
@@ -146,8 +140,6 @@ def predict(
     paths = _paths(out, names)
     parts = Path(str(out).replace("{target}", "targets") + ".parts").resolve()
     folder = parts / _key(model, genome, width, step, rows, columns, strands, spans.to_csv())
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     shards = _predict_all(job._replace(columns=columns), model, scheduler, folder)
     for row, path in enumerate(track(paths, "writing bigWig tracks")):
@@ -159,10 +151,19 @@ def predict(
 # --------------------------------------------------------------------------------------------------------------------------------- what is asked
 
 
+def _loaded(model):
+    """A net where its file was given."""
+    if not isinstance(model, str | Path):
+        return model
+    from nbgenomics import training
+
+    return training.load(model)
+
+
 def _width(model, width: int | None) -> int:
     """What a model says of its width, or else what the caller does."""
     own, inputs = None, getattr(model, "input", None)
-    if isinstance(model, keras.Model):
+    if _is_net(model):
         if not isinstance(inputs, dict) or "sequence" not in inputs:
             raise ValueError(f"expected a functional model with inputs by name, 'sequence' among them, got {inputs}")
         own = inputs["sequence"].shape[1]
@@ -171,9 +172,14 @@ def _width(model, width: int | None) -> int:
     return own or width
 
 
+def _is_net(model) -> bool:
+    """Whether it is a ``keras.Model``, and no function; workers that have a function do not load TensorFlow to tell."""
+    return hasattr(model, "get_weights")
+
+
 def _compiled(model) -> Callable[[Batch], np.ndarray]:
     """A Keras model as one graph for batches of any size; what it gives may still be on its way from a GPU. Functions stay what they are."""
-    if not isinstance(model, keras.Model):
+    if not _is_net(model):
         return model
     import tensorflow as tf
 
@@ -190,7 +196,7 @@ def _compiled(model) -> Callable[[Batch], np.ndarray]:
 
 def _key(model, genome: Genome, *told) -> str:
     """Name what a shard depends on; a function has no content to go by."""
-    learned = isinstance(model, keras.Model)
+    learned = _is_net(model)
     key = hashlib.sha256(repr((told, model.to_json() if learned else uuid.uuid4())).encode() + pickle.dumps(genome))
     for weight in model.get_weights() if learned else ():
         key.update(weight.tobytes())
@@ -313,6 +319,10 @@ def _on_workers(job: _Job, scheduler, folder: Path, count: int, done: Callable[[
     import distributed
 
     path = folder / f"job-{uuid.uuid4().hex}"
+    if _is_net(job.model):
+        with beside(path.with_suffix(".keras"), ".keras") as temporary:
+            job.model.save(temporary)
+        job = job._replace(model=path.with_suffix(".keras"))
     with beside(path) as temporary:
         temporary.write_bytes(distributed.protocol.pickle.dumps(job))
     with distributed.Client(scheduler, set_as_default=False) if isinstance(scheduler, str) else nullcontext(scheduler) as client:
@@ -342,7 +352,7 @@ def _opened(path: Path) -> _Job:
         where = f"{path} is not there on {socket.gethostname()}"
         raise FileNotFoundError(f"{where}: out has to lie in a folder that all machines share")
     job = pickle.loads(path.read_bytes())
-    return job._replace(model=_compiled(job.model))
+    return job._replace(model=_compiled(_loaded(job.model)))
 
 
 def _write(job: _Job, shards: list[Path], row: int, path: Path) -> None:

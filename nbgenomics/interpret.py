@@ -3,7 +3,7 @@
 import logging
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import keras
@@ -231,11 +231,12 @@ def from_letters(model: keras.Model, needed: bool = True) -> keras.Model:
         return keras.Model(inputs, model.get_layer("head").input)
 
 
-def said_of(model: keras.Model, target: int, scale: str = "logit"):
-    """A function of what feeds the head, (batch, ...): what the model says of a target, (batch,).
+def said_of(model: keras.Model, target: int | Sequence[int], scale: str = "logit"):
+    """A function of what feeds the head, (batch, ...): what the model says of a target, (batch,), or of several, (batch, targets).
 
     Parameters
     ----------
+    target : int or sequence of int
     scale : {"logit", "log_probability", "probability"}
         Log odds of the target (with a softmax, of its unit against all others), the log of its probability, or what the head puts out. Of a head on
         several strands, (batch, strands, units), the largest counts or the mean of the probabilities, as the model has it.
@@ -248,8 +249,9 @@ def said_of(model: keras.Model, target: int, scale: str = "logit"):
     """
     head, last, ops = model.get_layer("head"), model.layers[-1], keras.ops
     averaged = isinstance(last, keras.layers.GlobalAveragePooling1D)
-    if not 0 <= target < head.units:
-        raise ValueError(f"the model has targets 0 to {head.units - 1}, got {target}")
+    columns = np.atleast_1d(target)
+    if bad := [column for column in columns.tolist() if column not in range(head.units)]:
+        raise ValueError(f"the model has targets 0 to {head.units - 1}, got {bad[0]}")
     if scale not in ("logit", "log_probability", "probability"):
         raise ValueError(f"expected 'logit', 'log_probability' or 'probability', got {scale!r}")
     if scale == "log_probability" and head.activation not in (keras.activations.sigmoid, keras.activations.softmax):
@@ -259,21 +261,22 @@ def said_of(model: keras.Model, target: int, scale: str = "logit"):
     if averaged and head.activation is not keras.activations.sigmoid:
         raise ValueError(f"the mean over strands is explained for a sigmoid head, got {head.activation.__name__}")
 
-    def said(hidden):
+    def each(hidden):
         if scale == "probability":
-            value = head(hidden)[..., target]
+            value = ops.take(head(hidden), columns, axis=-1)
             return value if last is head else ops.mean(value, axis=1) if averaged else ops.max(value, axis=1)
         units = ops.matmul(hidden, head.kernel) + head.bias
-        value = units[..., target]
+        value = ops.take(units, columns, axis=-1)
         if averaged:  # log odds of the mean, in logs: probabilities of 0 and 1 in float32 keep theirs
-            bound, free = (ops.logsumexp(ops.log_sigmoid(each), axis=1) for each in (value, -value))
+            bound, free = (ops.logsumexp(ops.log_sigmoid(unit), axis=1) for unit in (value, -value))
             return bound - (free if scale == "logit" else np.log(np.float32(hidden.shape[1])))
         if head.activation is keras.activations.softmax:
-            value = value - ops.logsumexp(ops.concatenate([units[..., :target], units[..., target + 1 :]], -1), axis=-1)
+            own = np.where(columns[:, None] == np.arange(head.units), np.float32(-np.inf), np.float32(0))
+            value = value - ops.logsumexp(units[..., None, :] + own, axis=-1)  # against all other units
         value = ops.log_sigmoid(value) if scale == "log_probability" else value
         return value if last is head else ops.max(value, axis=1)
 
-    return said
+    return each if np.ndim(target) else lambda hidden: each(hidden)[..., 0]
 
 
 def _quiet(record: logging.LogRecord) -> bool:
@@ -287,6 +290,8 @@ _COMPILED = weakref.WeakKeyDictionary()  # by model, as long as it lives: tracin
 def _compiled(model: keras.Model, target: int, scale: str):
     known = _COMPILED.setdefault(model, {})
     if (target, scale) not in known:
+        if len(known) > 7:  # thousands of targets may be asked for, one after the other
+            del known[next(iter(known))]
         known[target, scale] = _functions(from_letters(model, needed=False), said_of(model, target, scale))
     return known[target, scale]
 

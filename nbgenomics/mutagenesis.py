@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from keras import layers, ops
 
+from nbgenomics import intervals
 from nbgenomics.datasets import flip
 from nbgenomics.interpret import said_of
 from nbgenomics.layers import BothStrands, Highway, KmerOneHot, PadUncertain, ScanBothStrands
 from nbgenomics.progress import Progress
-from nbgenomics.variants import EPSILON
+from nbgenomics.variants import gives_odds, log_odds, reads_both_strands
 
 METHODS = ("auto", "local", "brute")
 
@@ -33,6 +34,8 @@ class Mutagenesis(NamedTuple):
         First position of the span within the windows, 0-based.
     targets : list of int
         Columns of the model's output.
+    width : int
+        Of the windows, in bp.
     """
 
     effects: np.ndarray
@@ -40,6 +43,7 @@ class Mutagenesis(NamedTuple):
     codes: np.ndarray
     start: int
     targets: list[int]
+    width: int
 
     def table(self, regions: pd.DataFrame) -> pd.DataFrame:
         """One row a mutant and target: chrom, position (0-based), ref, alt, target, effect.
@@ -47,7 +51,8 @@ class Mutagenesis(NamedTuple):
         Parameters
         ----------
         regions : DataFrame
-            The windows, in the order of the effects. Of those on the minus strand, positions and letters are given as on the plus strand.
+            The windows, or the regions around whose middles they were cut, in the order of the effects. Of those on the minus strand, positions and
+            letters are given as on the plus strand.
 
         Raises
         ------
@@ -56,7 +61,7 @@ class Mutagenesis(NamedTuple):
         """
         if len(regions) != len(self.codes):
             raise ValueError(f"expected the {len(self.codes):,} windows that were mutated, in their order, got {len(regions):,} regions")
-        row, place, alt = np.nonzero(_others(self.codes))
+        regions, (row, place, alt) = intervals.center(regions, self.width), np.nonzero(_others(self.codes))
         ref, offset = self.codes[row, place].astype(int), self.start + place
         minus = (regions["strand"] == "-").to_numpy()[row] if "strand" in regions else np.zeros(len(row), bool)
         at = {
@@ -79,6 +84,7 @@ def saturate(
     output: str = "logit",
     strands: Mapping[str, bool] | None = None,
     batch_size: int | None = None,
+    done: Callable[[float], object] | None = None,
 ) -> Mutagenesis:
     """Put every other letter at every position, one at a time, and measure what the model says then.
 
@@ -95,7 +101,8 @@ def saturate(
     targets : int, sequence of int, or None
         Columns of the output; None takes all.
     both_strands : bool
-        Average the probabilities of a sequence and of its reverse complement; effects are of the average, on the strand that was given.
+        Average the probabilities of a sequence and of its reverse complement; effects are of the average (the log odds of the mean probability, as in
+        :func:`variants.effects`), on the strand that was given. Models with a layer ``BothStrands`` do so themselves and are asked once.
     method : {"auto", "local", "brute"}
         ``"brute"`` predicts every mutant; ``"auto"`` does so where no convolution follows the letters.
     span : tuple of int, optional
@@ -106,6 +113,8 @@ def saturate(
         For `both_strands`, which of the other inputs have tracks in pairs of strands, as in :func:`datasets.flip`.
     batch_size : int, optional
         Mutants at once; by default as many as need about 64 MB in the largest layer, at most 4,096; 512 of a function.
+    done : callable, optional
+        Told how many positions more are done, in place of a line of progress.
 
     Returns
     -------
@@ -136,17 +145,19 @@ def saturate(
         targets = range(head.units)
     columns = None if targets is None else tuple(np.atleast_1d(targets).tolist())
     ways = [(inputs, start)]
-    if both_strands:
+    if both_strands and not reads_both_strands(model):
         ways.append((flip({**inputs}, strands or {}), codes.shape[1] - end))
     prepare, room = _prepare(model, head, columns, output, method)
-    with Progress("mutagenesis", codes[:, start:end].size * len(ways)) as progress:
-        found = [_outputs(prepare, way, first, first + end - start, batch_size or room, progress) for way, first in ways]
+    with Progress("mutagenesis", codes[:, start:end].size, math.inf if done else 2.0) as progress:
+        told = [prepare, batch_size or room, lambda positions: (done or progress.update)(positions / len(ways))]
+        found = [_outputs(way, first, first + end - start, *told) for way, first in ways]
     values, reference = found[0]
-    if both_strands:
-        odds = output == "logit" and (head is None or head.activation is not keras.activations.linear)
-        values, reference = _mean(values, found[1][0][:, ::-1, ::-1], odds), _mean(reference, found[1][1], odds)
-    effects = np.where(_others(codes[:, start:end])[..., None], values - reference[:, None, None], np.float32(0))
-    return Mutagenesis(effects, reference, codes[:, start:end], start, list(range(reference.shape[-1]) if columns is None else columns))
+    for back, turned in found[1:]:
+        odds = output == "logit" and gives_odds(model)
+        values, reference = _mean(values, back[:, ::-1, ::-1], odds), _mean(reference, turned, odds)
+    values -= reference[:, None, None]  # at the letter that is there both are the same number
+    columns = list(range(reference.shape[-1]) if columns is None else columns)
+    return Mutagenesis(values, reference, codes[:, start:end], start, columns, codes.shape[1])
 
 
 def _others(codes: np.ndarray) -> np.ndarray:
@@ -162,7 +173,7 @@ def _mean(one: np.ndarray, two: np.ndarray, odds: bool) -> np.ndarray:
     return bound - free
 
 
-def _outputs(prepare, inputs, start: int, end: int, batch_size: int, progress) -> tuple[np.ndarray, np.ndarray]:
+def _outputs(inputs, start: int, end: int, prepare, batch_size: int, done) -> tuple[np.ndarray, np.ndarray]:
     """Outputs of all mutants, (n, span width, 4, targets), at the letter that is there those of the sequence; and these, (n, targets)."""
     values, reference = [], []
     group = max(batch_size // (3 * (end - start)), 1)
@@ -174,7 +185,7 @@ def _outputs(prepare, inputs, start: int, end: int, batch_size: int, progress) -
         mutants = np.nonzero(_others(codes.T))  # position by position, so that mutants of a batch change the same part of a layer
         for place, row, letter in zip(*(np.array_split(a, -(-len(a) // batch_size)) for a in mutants), strict=True):
             found[row, place, letter] = mutated(row, place + start, letter)
-            progress.update(codes.size * len(row) / len(mutants[0]))
+            done(codes.size * len(row) / len(mutants[0]))
         values.append(found)
         reference.append(said)
     return np.concatenate(values), np.concatenate(reference)
@@ -187,7 +198,7 @@ def _prepare(model, head, columns: tuple[int, ...] | None, output: str, method: 
         if method == "local":
             raise ValueError("the local method needs a keras.Model with layers 'one_hot' and 'head'; any other model is for 'brute'")
         return _brute(_predictor(model, columns, output)), 512
-    body, said = keras.Model(model.input, head.input), _said(model, head, columns, output)
+    body, said = keras.Model(model.input, head.input), said_of(model, columns, output)
     steps, stop, floats = _trace(model)
     if any(step.looks for step in steps) and method != "brute":
         return _local(steps, stop, body, said), _room(floats)
@@ -208,31 +219,9 @@ def _predictor(model, columns, output: str) -> Callable:
         if found.ndim != 2 or (columns and not 0 <= min(columns) <= max(columns) < found.shape[1]):
             raise ValueError(f"expected predictions of shape (n, targets) with targets {columns or ''}, got shape {found.shape}")
         found = found if columns is None else found[:, columns]
-        if output == "probability":
-            return found
-        bounded = np.clip(found.astype(float), EPSILON, 1 - EPSILON)
-        return np.log(bounded / (1 - bounded)).astype(np.float32)
+        return found if output == "probability" else log_odds(found).astype(np.float32)
 
     return outputs
-
-
-def _said(model, head, columns: tuple[int, ...], output: str) -> Callable:
-    """What `said_of` says of many targets at once, (batch, targets)."""
-    if head.activation is keras.activations.softmax or len(columns) == 1:
-        each = [said_of(model, column, output) for column in columns]
-        return lambda hidden: ops.stack([one(hidden) for one in each], axis=-1)
-    for column in columns:
-        said_of(model, column, output)  # refuses what the model does not have
-    unit = keras.Input((*head.input.shape[1:-1], 1))  # every target read by a head of one unit, which takes what the model's head makes of it
-    out = layers.Dense(1, activation=head.activation, kernel_initializer="ones", name="head", dtype="float32")(unit)
-    single = said_of(keras.Model(unit, out if model.layers[-1] is head else type(model.layers[-1])()(out)), 0, output)
-
-    def said(hidden):
-        units = ops.take(ops.matmul(ops.cast(hidden, "float32"), head.kernel) + head.bias, columns, axis=-1)
-        units = ops.moveaxis(units, -1, 1)
-        return ops.reshape(single(ops.reshape(units, (-1, *unit.shape[1:]))), (-1, len(columns)))
-
-    return said
 
 
 def _compiled(function) -> Callable:

@@ -21,6 +21,7 @@ which is made if needed, as ``<stem of the input's name>_<kind>``, in a format:
 """
 
 import gzip
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,9 +34,8 @@ from scipy.special import expit
 
 from nbgenomics import checkpoints, genomewide, intervals, mutagenesis, training, variants
 from nbgenomics.files import beside
-from nbgenomics.genome import Genome, Windows, open_genome, reverse_complement
-from nbgenomics.layers import BothStrands
-from nbgenomics.progress import Progress, track
+from nbgenomics.genome import Genome, Windows, open_genome
+from nbgenomics.progress import Progress
 
 OUTPUTS = ("predictions", "diffs", "abs_diffs", "logits")
 ENDINGS = {"tsv": ".tsv", "parquet": ".parquet", "hdf5": ".h5"}
@@ -51,27 +51,12 @@ class _Net(NamedTuple):
     every: list[str]
     names: list[str]
     columns: list[int]
-    twice: bool
-    odds: bool
+    both_strands: bool
     batch_size: int
 
     def rows(self) -> int:
         """Rows of a table to have in memory at once: whole batches."""
         return max(min(_VALUES // len(self.names), _BASES // self.width) // self.batch_size, 1) * self.batch_size
-
-    def said(self, codes: np.ndarray, done: Callable[[int], object] = lambda rows: None) -> np.ndarray:
-        """Predictions (n, chosen outputs) of codes (n, width), float32."""
-        values = np.zeros((len(codes), len(self.columns)), np.float32)
-        for first in range(0, len(codes), self.batch_size):
-            batch = codes[first : first + self.batch_size]
-            found = self.model.predict_on_batch({"sequence": batch})
-            if self.twice:
-                found = (found + self.model.predict_on_batch({"sequence": reverse_complement(batch)})) / 2
-            values[first : first + len(batch)] = found[:, self.columns]
-            done(len(batch))
-        if not np.isfinite(values).all():
-            raise ValueError("the model says NaN or infinity of some sequences: look for NaN in its weights")
-        return values
 
 
 def load(model):
@@ -99,14 +84,12 @@ def _net(model, outputs: Sequence[str] = (), names=None, select=None, both_stran
         raise ValueError(f"expected a model whose only input is 'sequence', of one width, got {model.input}; {others}")
     if wrong := [kind for kind in outputs if kind not in OUTPUTS]:
         raise ValueError(f"outputs are {', '.join(OUTPUTS)}; got {', '.join(wrong)}")
-    odds = all(layer.activation.__name__ != "linear" for layer in model.layers if layer.name == "head")
-    if "logits" in outputs and not odds:
-        raise ValueError("the model has a linear head, and no log odds: ask for the outputs predictions, diffs and abs_diffs only")
+    if "logits" in outputs and not variants.gives_odds(model):
+        raise ValueError("the model's head is no sigmoid or softmax, and has no log odds: ask for the outputs predictions, diffs and abs_diffs only")
     names = Path(names).read_text().splitlines() if isinstance(names, str | Path) else names
-    every, _ = variants._named(names, None, model.output_shape[-1])
-    twice = both_strands and not any(isinstance(layer, BothStrands) for layer in model.layers)
+    every, _ = variants.named(names, None, model.output_shape[-1])
     batch_size = batch_size or int(np.clip((1 << 18) // width, 16, 1024))
-    return _Net(model, width, every, *variants._named(every, select, len(every)), twice, odds, batch_size)
+    return _Net(model, width, every, *variants.named(every, select, len(every)), both_strands, batch_size)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------- what is read
@@ -266,7 +249,8 @@ def predict(model, source: str | Path, out: str | Path, genome: Genome | str | P
     with _files(source, out, format, ["predictions"], net.names) as (paths, write), Progress("predicting", len(labels)) as progress:
         for first in range(0, len(labels), net.rows()):
             rows = slice(first, first + net.rows())
-            write("predictions", labels[rows], net.said(windows[rows], progress.update))
+            found = variants.predicted(net.model, {"sequence": windows[rows]}, net.both_strands, None, net.batch_size, progress.update)
+            write("predictions", labels[rows], found[:, net.columns])
             if format == "hdf5":
                 write("row_labels", labels[rows])
     return paths
@@ -305,26 +289,19 @@ def vep(
 
     Source: DeepArk (Cofer et al. 2021). Its deletions keep REF, and a ref probability of 0 is infinite in its log odds; not so here.
     """
-    net, genome, report, vcf = _net(model, outputs, **options), _opened(genome), variants.Report(), Path(vcf)
-    if not vcf.is_file():
-        raise FileNotFoundError(f"no such VCF file: {vcf}")
+    net, genome, report = _net(model, outputs, **options), _opened(genome), variants.Report()
     kinds = [kind for each in outputs for kind in (["ref_predictions", "alt_predictions"] if each == "predictions" else [each])]
-    size = vcf.stat().st_size
-    with _files(vcf, out, format, [*kinds, "skipped"], net.names) as (paths, write), Progress("variant effects", size) as progress:
-        for lines, amount in variants._read(vcf, net.rows()):
-            report.add(table := variants.check(lines, genome, mismatch))
-            labels, scored = table.assign(chrom=table.named, pos=table.start + 1), table.reason == ""
-            labels = labels.rename(columns={"id": "name", "ref_matches": "ref_match"})
-            write("skipped", labels.loc[~scored, ["chrom", "pos", "name", "ref", "alt", "reason"]])
-            pair = variants.windows(genome, table[scored], net.width)
-            labels = labels[scored].assign(strand="+", contains_unk=(np.maximum(*pair) > 3).any(axis=1))
-            labels = labels[["chrom", "pos", "name", "ref", "alt", "strand", "ref_match", "contains_unk"]]
-            each = amount / max(2 * len(labels), 1)
-            ref, alt = (net.said(codes, lambda count, each=each: progress.update(count * each)) for codes in pair)
+    names = ["chrom", "pos", "name", "ref", "alt", "strand", "ref_match", "contains_unk"]
+    with _files(vcf, out, format, [*kinds, "skipped"], net.names) as (paths, write):
+        asked = dict(both_strands=net.both_strands, mismatch=mismatch, batch_size=net.batch_size, rows=net.rows())
+        for table, *said in variants.scored(report, net.model, genome, vcf, **asked):
+            ref, alt = (values[:, net.columns] if len(values) else np.zeros((0, len(net.names)), np.float32) for values in said)
+            labels = table.assign(chrom=table.named, pos=table.start + 1, strand="+")
+            labels = labels.rename(columns={"id": "name", "ref_matches": "ref_match", "has_n": "contains_unk"})
+            write("skipped", labels.loc[table.reason != "", [*names[:5], "reason"]])
+            labels = labels.loc[table.reason == "", names]
             values = {"ref_predictions": ref, "alt_predictions": alt, "diffs": alt - ref, "abs_diffs": np.abs(alt - ref)}
-            if "logits" in outputs:
-                clipped = np.clip([ref, alt], variants.EPSILON, 1 - variants.EPSILON, dtype=np.float64)
-                values["logits"] = np.diff(np.log(clipped / (1 - clipped)), axis=0)[0].astype(np.float32)
+            values["logits"] = (variants.log_odds(alt) - variants.log_odds(ref)).astype(np.float32)
             for kind in kinds:
                 write(kind, labels, values[kind])
             if format == "hdf5":
@@ -366,27 +343,30 @@ def issm(model, source, out, genome=None, outputs=OUTPUTS, format: str = "tsv", 
     if not 0 <= span[0] < span[1] <= net.width:
         raise ValueError(f"expected a span from 0 to {net.width:,}, the model's width, got {span}")
     windows, labels = _windows(source, genome, net.width)
-    together, scale = max(2 * _VALUES // ((span[1] - span[0]) * len(net.names)), 1), "logit" if net.odds else "probability"
+    size, scale = span[1] - span[0], "logit" if variants.gives_odds(net.model) else "probability"
+    some = min(max(2 * _VALUES // len(net.names), 1), size)  # positions whose effects are in memory at once, of as many sequences as fit
+    together = max(2 * _VALUES // (size * len(net.names)), 1)
     kinds = [*outputs, *["ref_predictions"] * (format == "hdf5" and "predictions" in outputs)]
-    with _files(source, out, format, kinds, net.names) as (paths, write):
-        for first in track(range(0, len(labels), together), "sequences"):
+    with _files(source, out, format, kinds, net.names) as (paths, write), Progress("substitutions", len(labels) * size) as progress:
+        asked = dict(output=scale, batch_size=options.get("batch_size"), done=progress.update)
+        for first, low in itertools.product(range(0, len(labels), together), range(*span, some)):
             codes, mine = windows[first : first + together], labels[first : first + together]
-            more = dict(span=span, output=scale, batch_size=options.get("batch_size"))
-            found = mutagenesis.saturate(net.model, {"sequence": codes}, net.columns, net.twice, **more)
+            piece = (low, min(low + some, span[1]))
+            found = mutagenesis.saturate(net.model, {"sequence": codes}, net.columns, net.both_strands, span=piece, **asked)
             mutants = np.stack(np.nonzero(found.codes[..., None] != np.arange(4)))  # row, position and letter
-            inputs = np.stack([np.arange(len(mine)), *np.full((2, len(mine)), -1)])
+            inputs = np.stack([np.arange(len(mine)), *np.full((2, len(mine)), -1)])[:, : len(mine) * (low == span[0])]
             every = np.concatenate([inputs, mutants], axis=1)[:, np.argsort(np.r_[inputs[0], mutants[0]], kind="stable")]
-            for some in range(0, every.shape[1], net.rows()):
-                _write_mutants(write, found, mine, *every[:, some : some + net.rows()], net.odds, outputs, format)
+            for begin in range(0, every.shape[1], net.rows()):
+                _write_mutants(write, found, mine, *every[:, begin : begin + net.rows()], scale, outputs, format)
     return paths
 
 
-def _write_mutants(write, found, labels, row, position, letter, odds: bool, outputs: Sequence[str], format: str) -> None:
+def _write_mutants(write, found, labels, row, position, letter, scale: str, outputs: Sequence[str], format: str) -> None:
     """Append mutants of sequences, and the sequences themselves, whose letter is -1."""
     given, names = letter < 0, np.array([*"ACGTN", None])
     ref, effect = found.reference[row], np.where(given[:, None], 0, found.effects[row, position, letter])
     alt, change = ref + effect, effect
-    if odds:  # the effects are those on log odds
+    if scale == "logit":
         ref, alt = expit(ref), expit(alt)
         change = alt - ref
     values = {"predictions": alt, "diffs": change, "abs_diffs": np.abs(change), "logits": effect}
@@ -423,4 +403,4 @@ def along_genome(
     net, genome = _net(model, **options), _opened(genome)
     stem, where = (_stem(regions), intervals.read_bed(regions)) if isinstance(regions, str | Path) else (genome.name, regions)
     to = Path(out) / f"{stem}_{{target}}.bw"
-    return genomewide.predict(net.model, genome, to, where, step, net.columns, net.every, both_strands=net.twice, batch_size=net.batch_size)
+    return genomewide.predict(net.model, genome, to, where, step, net.columns, net.every, both_strands=net.both_strands, batch_size=net.batch_size)

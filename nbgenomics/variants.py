@@ -109,6 +109,8 @@ def _read(path: Path, chunk: int) -> Iterator[tuple[pd.DataFrame, int]]:
             while (line := text.readline()).startswith(b"#"):
                 first, at = first + 1, at + len(line)
             text.seek(at)
+            if line and line.count(b"\t") < 4:
+                raise ValueError(f"{path}, line {first}: expected CHROM, POS (a number), ID, REF and ALT between tabs, got {line[:80]!r}")
             options = dict(header=None, names=FIELDS, usecols=range(5), index_col=False, dtype=str, na_filter=False, encoding_errors="replace")
             options |= dict(sep="\t", quoting=csv.QUOTE_NONE, skip_blank_lines=False, chunksize=chunk)
             for lines in pd.read_csv(text, **options) if line else [pd.DataFrame(columns=FIELDS, dtype=str)]:
@@ -157,7 +159,7 @@ def check(variants: pd.DataFrame, genome: Genome, mismatch: str = "skip") -> pd.
         raise ValueError(f"variants need chrom, start (0-based), ref and alt in every row; missing are {', '.join(missing)}")
     given = {name: variants[name] if name == "start" else variants[name].astype(str) for name in FIELDS if name in variants}
     table = pd.DataFrame({"id": ".", **given})[FIELDS].reset_index(drop=True)
-    table = table.assign(named=table.chrom, chrom=table.chrom.map(_spellings(genome.chromsizes)).fillna(table.chrom))
+    table = table.assign(named=table.chrom, chrom=table.chrom.map(spellings(genome.chromsizes)).fillna(table.chrom))
     size, length = table.chrom.map(genome.chromsizes).fillna(-1).astype(np.int64), table.ref.str.len()
     reasons = {
         "no sequence: a symbolic, missing or spanning ALT": table.alt.str.contains(r"[<>*.\[\]]|^$"),
@@ -185,7 +187,7 @@ def check(variants: pd.DataFrame, genome: Genome, mismatch: str = "skip") -> pd.
     return table
 
 
-def _spellings(names) -> dict[str, str]:
+def spellings(names) -> dict[str, str]:
     """Every name that a file may use, to the genome's own."""
     mito = ("M", "MT", "chrM", "chrMT")
     others = {name: mito if name in mito else (name.removeprefix("chr"), f"chr{name.removeprefix('chr')}") for name in names}
@@ -263,7 +265,7 @@ def effects(
         that ``coverage.from_bam(path, regions, width=...)`` is centred as the sequence is; returns arrays by input, (n, ...).
     both_strands : bool
         Average the probabilities of the two strands; effects are taken from the averages. (DeepSEA averages the log odds folds of the strands, which
-        differs.) Not needed for models that do so inside.
+        differs.) Models with a layer ``BothStrands`` do so themselves and are asked once.
     mismatch : {"skip", "keep", "error"}
         What becomes of a REF that the genome does not have: left out; scored against its own REF, ``ref_matches`` False; or refused.
     targets : sequence of str, optional
@@ -283,7 +285,7 @@ def effects(
         One row per scored variant and target, in the order given: ``chrom`` (as the genome has it), ``start`` (0-based), ``id``, ``ref``, ``alt``,
         ``target``; float32 ``ref_value``, ``alt_value``, ``difference`` (alt - ref), ``logit_difference`` (natural log), ``log2_odds_fold`` (the
         same by log 2; both computed in float64 from probabilities of `EPSILON` to 1 - `EPSILON`); ``ref_matches``, and ``has_n`` (an N in either
-        window). A linear head has no log odds: NaN.
+        window). A head other than sigmoid or softmax has no log odds: NaN.
 
     Raises
     ------
@@ -314,55 +316,105 @@ def effects(
     return pd.concat(list(_tables(Report(), **arguments)), ignore_index=True).drop(columns="named")
 
 
-def _tables(
-    report: Report, model, genome, variants, others, both_strands, mismatch, targets, select, strands, width, batch_size
-) -> Iterator[pd.DataFrame]:
+def _tables(report: Report, model, genome, variants, others, both_strands, mismatch, targets, select, **options) -> Iterator[pd.DataFrame]:
     """What `effects` returns, piece by piece and with the column ``named``; at least one piece, which may be empty. Fills the report."""
+    if not (odds := gives_odds(model)):
+        warnings.warn("the model's head gives no probabilities, so that logit_difference and log2_odds_fold are NaN", stacklevel=3)
+    count = model.output_shape[-1] if hasattr(model, "output_shape") else len(targets or ())
+    for table, ref, alt in scored(report, model, genome, variants, others, both_strands, mismatch, rows=_ROWS // max(count, 1), **options):
+        if not ref.size:
+            ref = alt = np.zeros((0, count), np.float32)
+        yield _table(table[table.reason == ""], ref, alt, odds, *named(targets, select, ref.shape[1]))
+    if report.skipped or report.mismatched:
+        warnings.warn(str(report), stacklevel=3)
+
+
+def scored(
+    report: Report, model, genome, variants, others=None, both_strands=True, mismatch="skip", strands=None, width=None, batch_size=512, rows=4096
+) -> Iterator[tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
+    """What a model says of both alleles, piece by piece; arguments are those of :func:`effects`.
+
+    Parameters
+    ----------
+    report : Report
+        Is added to.
+    rows : int
+        Variants in a piece, about: whole batches, at least one and at most eight.
+
+    Yields
+    ------
+    table : DataFrame
+        As from :func:`check`, also of variants that are left out; and ``has_n`` (an N in either window).
+    ref, alt : ndarray of float32, shape (variants without a reason, all targets)
+    """
     inputs = getattr(model, "input", {})
     width = width or ("sequence" in inputs and inputs["sequence"].shape[1])
     if inputs and ((set(inputs) - {"sequence"} and others is None) or "sequence" not in inputs):
         raise ValueError(f"the model needs the inputs {sorted(inputs)}: others= is a function of regions that returns all but 'sequence', by name")
     if not width:
         raise ValueError("how wide are the model's windows? It does not say: pass width=, in bp")
-    odds = not any(layer.name == "head" and layer.activation.__name__ == "linear" for layer in getattr(model, "layers", ()))
-    if not odds:
-        warnings.warn("the model has a linear head, so that logit_difference and log2_odds_fold are NaN", stacklevel=3)
-    predict, count = (model.predict_on_batch, model.output_shape[-1]) if inputs else (model, len(targets or ()))
-
-    def said(batch) -> np.ndarray:
-        values = np.asarray(predict(batch), np.float32)
-        if both_strands:
-            values = (values + np.asarray(predict(flip(batch, strands or {})), np.float32)) / 2
-        if values.ndim != 2 or not np.isfinite(values).all() or (odds and ((values < 0) | (values > 1)).any()):
-            raise ValueError(f"expected probabilities (n, targets), got shape {values.shape}, values from {values.min()} to {values.max()}")
-        return values
-
-    def predicted(inputs, amount) -> np.ndarray:
-        parts, n = [], len(inputs["sequence"])
-        for start in range(0, n, batch_size):
-            parts.append(said({name: array[start : start + batch_size] for name, array in inputs.items()}))
-            progress.update(amount * len(parts[-1]) / n)
-        return np.concatenate(parts) if parts else np.zeros((0, count), np.float32)
-
-    whole, lines = isinstance(variants, pd.DataFrame), batch_size * min(max(_ROWS // max(count, 1) // batch_size, 1), 8)
+    whole, lines = isinstance(variants, pd.DataFrame), batch_size * min(max(rows // batch_size, 1), 8)
     total = len(variants) if whole else Path(variants).stat().st_size
     slices = ((variants.iloc[i : i + lines], lines) for i in range(0, max(total, 1), lines)) if whole else _read(Path(variants), lines)
     with Progress("variant effects", total) as progress:
         for chunk, amount in slices:
             report.add(table := check(chunk, genome, mismatch))
-            table = table[table.reason == ""].reset_index(drop=True)
-            given = others(table[["chrom", "start"]].assign(end=table.start + 1)) if others and len(table) else {}
-            if wrong := {name: np.shape(array) for name, array in given.items() if len(array) != len(table)}:
-                raise ValueError(f"others gave arrays of shape {wrong} for {len(table)} regions: expected one row a region")
-            pair = windows(genome, table, width)
-            ref, alt = (predicted({"sequence": codes, **given}, amount / 2) for codes in pair)
-            table["has_n"] = (np.maximum(*pair) > 3).any(axis=1)
-            yield _table(table, ref, alt, odds, *_named(targets, select, ref.shape[1]))
-    if report.skipped or report.mismatched:
-        warnings.warn(str(report), stacklevel=3)
+            chosen = table[table.reason == ""].reset_index(drop=True)
+            given = others(chosen[["chrom", "start"]].assign(end=chosen.start + 1)) if others and len(chosen) else {}
+            if wrong := {name: np.shape(array) for name, array in given.items() if len(array) != len(chosen)}:
+                raise ValueError(f"others gave arrays of shape {wrong} for {len(chosen)} regions: expected one row a region")
+            pair, each = windows(genome, chosen, width), amount / max(2 * len(chosen), 1)
+            options = (both_strands, strands, batch_size, lambda count, each=each: progress.update(count * each))
+            ref, alt = (predicted(model, {"sequence": codes, **given}, *options) for codes in pair)
+            table["has_n"] = False
+            table.loc[table.reason == "", "has_n"] = (np.maximum(*pair) > 3).any(axis=1)
+            yield table, ref, alt
 
 
-def _named(targets, select, count: int) -> tuple[list[str], list[int]]:
+def predicted(model, inputs: Mapping[str, np.ndarray], both_strands=False, strands=None, batch_size=512, done=lambda rows: None) -> np.ndarray:
+    """What a model, or a function of batches, says: float32 (n, targets), or (0, 0) of nothing; with `both_strands` the mean over strands.
+
+    Raises
+    ------
+    ValueError
+        Where that is not (n, targets), not finite, or no probability although `gives_odds`.
+    """
+    predict, parts = getattr(model, "predict_on_batch", model), [np.zeros((0, 0), np.float32)]
+    odds, twice = gives_odds(model), both_strands and not reads_both_strands(model)
+    for first in range(0, len(inputs["sequence"]), batch_size):
+        batch = {name: array[first : first + batch_size] for name, array in inputs.items()}
+        values = np.asarray(predict(batch), np.float32)
+        if twice:
+            values = (values + np.asarray(predict(flip(batch, strands or {})), np.float32)) / 2
+        if values.ndim != 2 or not np.isfinite(values).all() or (odds and ((values < 0) | (values > 1)).any()):
+            kind = "probabilities" if odds else "finite numbers"
+            raise ValueError(f"expected {kind} (n, targets), got shape {values.shape}, values from {values.min()} to {values.max()}")
+        parts.append(values)
+        done(len(values))
+    return np.concatenate(parts[1:] or parts)
+
+
+def gives_odds(model) -> bool:
+    """Whether what a model says are probabilities: those of a sigmoid or softmax head, or of a function or net that has no layer ``head``."""
+    return all(layer.activation.__name__ in ("sigmoid", "softmax") for layer in getattr(model, "layers", ()) if layer.name == "head")
+
+
+def reads_both_strands(model) -> bool:
+    """Whether a model has a layer `layers.BothStrands`, and so says the same of a sequence and of its reverse complement."""
+    return any(type(layer).__name__ == "BothStrands" for layer in getattr(model, "layers", ()))
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Natural log odds, float64, of probabilities taken as `EPSILON` to 1 - `EPSILON`.
+
+    >>> log_odds(np.array([0.5, 0.0])).round(2).tolist()
+    [0.0, -13.82]
+    """
+    bounded = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
+    return np.log(bounded / (1 - bounded))
+
+
+def named(targets, select, count: int) -> tuple[list[str], list[int]]:
     """Names and columns of the targets that are wanted."""
     names = [str(i) for i in range(count)] if targets is None else list(targets)
     if len(set(names)) != count or len(names) != count or (unknown := sorted(set(select or ()) - set(names))):
@@ -375,8 +427,7 @@ def _named(targets, select, count: int) -> tuple[list[str], list[int]]:
 def _table(variants: pd.DataFrame, ref: np.ndarray, alt: np.ndarray, odds: bool, names: list[str], columns: list[int]) -> pd.DataFrame:
     """One row per variant and target."""
     ref, alt = ref[:, columns].reshape(-1), alt[:, columns].reshape(-1)
-    clipped = np.clip(np.stack([ref, alt]).astype(np.float64), EPSILON, 1 - EPSILON)
-    fold = np.diff(np.log(clipped / (1 - clipped)), axis=0)[0] if odds else np.full(len(ref), np.nan)
+    fold = log_odds(alt) - log_odds(ref) if odds else np.full(len(ref), np.nan)
     rows = variants.iloc[np.repeat(np.arange(len(variants)), len(names))].reset_index(drop=True)
     rows["target"] = np.tile(np.array(names, str), len(variants))  # str even where there is none
     rows[VALUES] = np.stack([ref, alt, alt - ref, fold, fold / np.log(2)], axis=1).astype(np.float32)
@@ -443,7 +494,7 @@ def _write_vcf(path: Path, table: pd.DataFrame, genome: Genome, stack: ExitStack
 
     names, flags = table.target.drop_duplicates(), {"REF_MISMATCH": MISMATCH, "HAS_N": "an N in either window"}
     fields = [f"NB_{i}_{re.sub('[^0-9A-Za-z_.]', '_', name)}" for i, name in enumerate(names)]
-    lines = [f"contig=<ID={name},length={genome.chromsizes[own]}>" for name, own in _spellings(genome.chromsizes).items()]
+    lines = [f"contig=<ID={name},length={genome.chromsizes[own]}>" for name, own in spellings(genome.chromsizes).items()]
     texts = [f"{', '.join(VALUES[:4])} of {name}".replace('"', "'") for name in names]
     lines += [f'INFO=<ID={field},Number=4,Type=Float,Description="{text}">' for field, text in zip(fields, texts, strict=True)]
     lines += [f'INFO=<ID={flag},Number=0,Type=Flag,Description="{text}">' for flag, text in flags.items()]
@@ -463,33 +514,3 @@ def _write_vcf(path: Path, table: pd.DataFrame, genome: Genome, stack: ExitStack
 
 
 _WRITERS = {".tsv": _write_tsv, ".tsv.gz": _write_tsv, ".parquet": _write_parquet, ".vcf.gz": _write_vcf}
-
-
-def e_values(effects: pd.DataFrame, background: pd.DataFrame) -> np.ndarray:
-    """DeepSEA's E-value of every row: the share of background variants with at least as large an effect on the same target, at least 1 of them.
-
-    Parameters
-    ----------
-    effects, background : DataFrame
-        As from :func:`effects`; DeepSEA's background are a million SNPs of the 1000 Genomes. An effect's size is
-        ``abs(log2_odds_fold * difference)``.
-
-    Returns
-    -------
-    ndarray of float64, shape (len(effects),)
-
-    Raises
-    ------
-    ValueError
-        Where the background has no variant for a target.
-
-    Source: Zhou & Troyanskaya 2015.
-    """
-    size, known = ((table.log2_odds_fold * table.difference).abs().to_numpy() for table in (effects, background))
-    out, rows = np.empty(len(effects)), background.groupby("target", observed=True).indices
-    for target, mine in effects.groupby("target", observed=True).indices.items():
-        if target not in rows:
-            raise ValueError(f"the background has no effects on target {target!r}; it has {sorted(rows)[:5]}")
-        ordered = np.sort(known[rows[target]])
-        out[mine] = np.maximum(1 - np.searchsorted(ordered, size[mine]) / len(ordered), 1 / len(ordered))
-    return out

@@ -47,11 +47,8 @@ def long_pools():
 
 
 CASES = {  # how far the local method reaches: the shape at which the rest of the model takes over
-    "jund order 1": (lambda: models.jund_sequence(260), (8,)),
     "jund order 2": (lambda: models.jund_sequence(160, 2), (8,)),
-    "jund order 3": (lambda: models.jund_sequence(160, 3), (8,)),
     "deepsea": (lambda: models.deepsea(500, targets=3, scale=1 / 32, both_strands=True), (29,)),
-    "danq": (lambda: models.danq(120, targets=3, scale=1 / 32), (7, 10)),
     "dilated": (lambda: models.dilated(90, targets=2, filters=6, blocks=2), (19, 6)),
     "deepatac": (lambda: models.deepatac(120, targets=3, scale=1 / 32), (19,)),
     "deep_motif": (lambda: models.deep_motif(101, highways=1, classes=2, scale=1 / 16), (8,)),
@@ -139,10 +136,10 @@ def test_closed_form_of_a_linear_model():
 
 
 def test_batches_do_not_matter(pair):
-    x = inputs(pair, n=5)
-    for method in ("brute", "local"):
-        sizes = [mutagenesis.saturate(pair, x, method=method, batch_size=size).effects for size in (None, 101)]
-        np.testing.assert_allclose(*sizes, atol=1e-6)
+    x, told = inputs(pair, n=5), []
+    sizes = [mutagenesis.saturate(pair, x, batch_size=size, done=told.append).effects for size in (None, 101)]
+    np.testing.assert_allclose(*sizes, atol=1e-6)
+    assert len(told) > 9 and sum(told) == pytest.approx(2 * x["sequence"].size)  # whoever shows the progress of several calls
 
 
 @pytest.mark.parametrize("output", ["logit", "probability"])
@@ -150,12 +147,12 @@ def test_targets_together_are_targets_alone(output):
     """Also where the model joins strands after its head; the same as the model itself says."""
     codes, x = models.sequence_input(16)
     pairs = layers.Reshape((2, 8))(layers.Conv1D(1, 1)(x))
-    for last in (layers.GlobalAveragePooling1D(), layers.GlobalMaxPooling1D()):
-        model = keras.Model({"sequence": codes}, last(models.head(pairs, 3)))
+    for last, activation in ((layers.GlobalAveragePooling1D(), "sigmoid"), (layers.GlobalMaxPooling1D(), "softmax")):
+        model = keras.Model({"sequence": codes}, last(models.head(pairs, 3, activation)))
         x = inputs(model, n=1)
         together = mutagenesis.saturate(model, x, [2, 0], span=(5, 9), output=output)
-        alone = [mutagenesis.saturate(model, x, target, span=(5, 9), output=output).effects for target in (2, 0)]
-        np.testing.assert_allclose(together.effects, np.concatenate(alone, axis=-1), atol=1e-6)
+        alone = mutagenesis.saturate(model, x, 0, span=(5, 9), output=output).effects
+        np.testing.assert_allclose(together.effects[..., 1:], alone, atol=1e-6)
         said = model.predict_on_batch(x)[:, [2, 0]]
         np.testing.assert_allclose(together.reference, np.log(said / (1 - said)) if output == "logit" else said, atol=1e-5)
 
@@ -193,6 +190,8 @@ def test_table_is_on_the_plus_strand():
     assert minus[["position", "ref", "alt"]].values.tolist() == [[101, "G", "T"], [101, "G", "C"], [101, "G", "A"], *([100, "N", b] for b in "TGCA")]
     np.testing.assert_allclose(plus.effect, [-0.1, 0.1, 0.2, 0, 0, 0, 0], atol=1e-7)
     np.testing.assert_allclose(minus.effect, plus.effect)
+    peaks = regions.assign(start=101, end=102)  # the windows are those around their middles
+    pd.testing.assert_frame_equal(found.table(peaks), table)
     with pytest.raises(ValueError, match=r"the 2 windows that were mutated.* got 1"):
         found.table(regions.head(1))
 

@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pyfaidx
@@ -223,6 +224,9 @@ def test_malformed_files_are_refused_with_their_line(tmp_path):
     for row in (("chr1", "5x", ".", "A", "C"), ("chr1 5 . A C",), ("chr1", -5, ".", "A", "C")):
         with pytest.raises(ValueError, match=r"bad\.vcf, line 13: expected CHROM, POS"):
             list(variants.read_vcf(vcf(tmp_path / "bad.vcf", [*good, row, *good]), chunk=3))
+    (tmp_path / "spaces.vcf").write_text("##fileformat=VCFv4.2\nchr1 5 . A C\n")
+    with pytest.raises(ValueError, match=r"spaces\.vcf, line 2: expected CHROM, POS"):
+        list(variants.read_vcf(tmp_path / "spaces.vcf"))
     whole = vcf(tmp_path / "cut.vcf.gz", good * 5_000).read_bytes()
     for end in (-28, -2_000):
         (tmp_path / "cut.vcf.gz").write_bytes(whole[:end])
@@ -268,15 +272,28 @@ def test_models_with_other_inputs_need_them(small, table):
 
 def test_what_is_no_probability(small, table):
     linear = models.cage_sequence(width=60)
-    with pytest.warns(UserWarning, match="linear head"):
+    with pytest.warns(UserWarning, match="gives no probabilities"):
         found = variants.effects(linear, small, table.iloc[:9])
     assert found[["logit_difference", "log2_odds_fold"]].isna().all(axis=None) and found.difference.abs().max() > 0
+    codes, x = models.sequence_input(60)
+    counts = keras.Model({"sequence": codes}, models.head(keras.layers.Flatten()(x), 1, activation="softplus"))
+    with pytest.warns(UserWarning, match="gives no probabilities"):  # also where all that it says happens to lie between 0 and 1
+        assert variants.effects(counts, small, table.iloc[:1]).logit_difference.isna().all()
     for said in (2.0, np.nan):
         with pytest.raises(ValueError, match="expected probabilities"):
             variants.effects(lambda batch, said=said: np.full((len(batch["sequence"]), 1), said), small, table, width=60)
     certain = variants.effects(lambda batch: batch["sequence"][:, 30:31] == 1, small, table.iloc[:99], width=60, both_strands=False)
     most = 2 * np.log((1 - variants.EPSILON) / variants.EPSILON)
     np.testing.assert_allclose(certain.logit_difference, certain.difference * most, rtol=1e-6)  # the same both ways
+
+
+def test_nets_that_read_both_strands_are_asked_once(small, table, monkeypatch):
+    net, asked = models.deepark(1, 63, 1 / 40), []
+    said = net.predict_on_batch
+    monkeypatch.setattr(net, "predict_on_batch", lambda batch: (asked.append(1), said(batch))[1])
+    found = variants.effects(net, small, table.iloc[:3])
+    assert len(asked) == 2
+    pd.testing.assert_frame_equal(found, variants.effects(said, small, table.iloc[:3], width=63), rtol=1e-3, atol=1e-6)  # a function: both ways
 
 
 def test_names_and_widths_are_checked(small, table):
@@ -292,19 +309,6 @@ def test_names_and_widths_are_checked(small, table):
         variants.effects(scorer(60), small, table.drop(columns="ref").assign(alt=None), width=60)
     with pytest.raises(ValueError, match="expected a file ending with"):
         variants.write_effects("out.csv", scorer(60), small, table, width=60)
-
-
-def test_e_values_are_shares_of_the_background():
-    rng = np.random.default_rng(0)
-    frames = [pd.DataFrame({"target": np.tile(["a", "b"], n), "difference": rng.normal(size=2 * n)}) for n in (30, 200)]
-    mine, known = (frame.assign(log2_odds_fold=frame.difference * (1 + (frame.target == "b"))) for frame in frames)
-    mine.loc[0, "difference"] = 99.0
-    mine.loc[3] = known[known.target == "b"].iloc[5]
-    magnitude = lambda t: abs(t.difference * t.log2_odds_fold)  # noqa: E731
-    shares = [(magnitude(known[known.target == row.target]) >= abs(row.difference * row.log2_odds_fold)).mean() for row in mine.itertuples()]
-    np.testing.assert_allclose(variants.e_values(mine, known), np.maximum(shares, 1 / 200))
-    with pytest.raises(ValueError, match="no effects on target 'b'"):
-        variants.e_values(mine, known[known.target == "a"])
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real data in ../shared/data")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbgenomics import datasets, models, runs, sweeps, training, widgets
+from nbgenomics import charts, datasets, models, runs, sweeps, training, widgets
 from nbgenomics.widgets import runs_browser, training_monitor
 
 PARAMETERS = """order: int = 1  # order of the k-mers {1|2|3}
@@ -243,6 +243,8 @@ def test_browser_selects_overlays_loads(earlier, plain):
     until(lambda: "<img" in browser._curves.value)
     frame = runs_browser.histories(browser.selected)
     assert frame.groupby("run").epoch.max().to_dict() == {"alone": 2, "order=2": 3}
+    encoding = charts.training_curves(frame, by="run").to_dict()["hconcat"][0]["hconcat"][0]["layer"][0]["encoding"]
+    assert encoding["color"]["scale"]["domain"] == list(frame.run.unique()) and encoding["strokeDash"]["field"] == "split"
     assert "report.html" in browser._links.value
     with pytest.raises(ValueError, match="2 are ticked"):
         browser.load_model()
@@ -259,5 +261,6 @@ def test_browser_selects_overlays_loads(earlier, plain):
     runs.open_run(earlier / "later").finish()
     browser.read()
     assert "later" in [entry.name for entry in browser.shown] and [run.folder.name for run in browser.selected] == ["order=2"]
+    browser.filter.value = "later"
     browser.close()
     assert browser.comm is None and all(box.comm is None for box in browser._boxes.values())

@@ -180,7 +180,9 @@ def test_browser_filters_ticks_and_overlays(session):
     browser.get_by_text("32 of 100 runs").wait_for()
     browser.get_by_label("sort by").select_option("highest score")
     rows.first.get_by_text("0.97 [0, 1]").wait_for()
+    browser.locator(".widget-checkbox").first.get_by_text("order=2,seed=97").wait_for()
     boxes = browser.get_by_role("checkbox")
+    boxes.nth(31).wait_for(state="attached")
     height = [item.nth(5).bounding_box()["y"] for item in (rows, boxes)]
     assert abs(height[0] - height[1]) < 14  # a box stands beside its row
     boxes.nth(0).click()
