@@ -141,7 +141,9 @@ def explain(
     chrom, start, end = _inside(genome, tracks.parse_locus(locus))
     if "sequence" not in model.input:
         raise ValueError(f"expected a model with the input 'sequence', got one of {sorted(model.input)}")
-    names = list(map(str, range(model.output_shape[-1]) if names is None else names))
+    names, outputs = list(map(str, range(model.output_shape[-1]) if names is None else names)), model.output_shape[-1]
+    if len(names) != outputs:
+        raise ValueError(f"the model has {outputs} targets, and there are {len(names)} names")
     if target not in names and target not in range(len(names)):
         raise ValueError(f"the model has {len(names)} targets, {', '.join(names[:5])}{', ...' * (len(names) > 5)}; got {target!r}")
     column = names.index(target) if target in names else target

@@ -202,11 +202,7 @@ def filter_pwms(model: keras.Model, codes: np.ndarray, layer: str = "scan", shar
         raise ValueError("expected one sequence or more, got codes of 0 rows")
     size, filters = scan.kernel.shape[0], scan.kernel.shape[-1]
     span, same = size + order - 1, not both and scan.padding == "same"
-    before = keras.Model({"sequence": model.input["sequence"]}, scan.input)
-    if both:  # the strands apart, with the same weights
-        scan = ScanBothStrands.from_config({**scan.get_config(), "merge": "concat"})
-        scan.build(before.output.shape)
-        scan.set_weights(model.get_layer(layer).get_weights())
+    before, scan = _apart(model, layer)
 
     def activations(rows):
         found = before({"sequence": rows}, training=False)
@@ -228,3 +224,42 @@ def filter_pwms(model: keras.Model, codes: np.ndarray, layer: str = "scan", shar
     pwms = (counts + 0.25) / (counts + 0.25).sum(-1, keepdims=True)
     fired = {f"filter_{i}": i for i in np.flatnonzero((sites >= least_sites) & (sites > 0))}
     return {name: Motif(name, name, pwms[i], int(sites[i])) for name, i in fired.items()}
+
+
+def strongest(model: keras.Model, codes: np.ndarray, span: int, layer: str = "scan") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find where in each sequence each filter of a convolution fires most.
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape (n, width)
+    span : int
+        Bases that a filter sees.
+    layer : str
+        As in `filter_pwms`.
+
+    Returns
+    -------
+    activations : ndarray of float32, shape (n, filters)
+    starts : ndarray of int64, shape (n, filters)
+        Of the site, in the sequence; it may reach past its ends.
+    minus : ndarray of bool, shape (n, filters)
+        Whether that is on the other strand.
+    """
+    (before, scan), filters, found = _apart(model, layer), model.get_layer(layer).kernel.shape[-1], []
+    for first in range(0, len(codes), 256):
+        values = keras.ops.convert_to_numpy(scan(before({"sequence": codes[first : first + 256]}, training=False)))
+        positions, values = values.shape[1], values.reshape(len(values), -1, filters)  # position by position, strand by strand
+        best, strands = values.argmax(1), values.shape[1] // positions
+        found.append((values.max(1), best // strands - (positions + span - 1 - codes.shape[1]) // 2, best % strands == 1))
+    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+
+
+def _apart(model: keras.Model, layer: str):
+    """What a convolution reads, as a model, and the convolution with its strands apart."""
+    scan = model.get_layer(layer)
+    before = keras.Model({"sequence": model.input["sequence"]}, scan.input)
+    if isinstance(scan, ScanBothStrands):  # with the same weights
+        scan = ScanBothStrands.from_config({**scan.get_config(), "merge": "concat"})
+        scan.build(before.output.shape)
+        scan.set_weights(model.get_layer(layer).get_weights())
+    return before, scan

@@ -309,3 +309,8 @@ def test_chart_of_a_narrow_window(genome):
     chart = explain.chart(found).to_dict()
     assert "focus" not in str(chart["params"]) and len(chart["vconcat"]) == 6  # predicted, window, its axis, sites, letters, changes
     assert explain.chart(found._replace(mutagenesis=found.mutagenesis[:0])).to_dict()["vconcat"][-1]["layer"][1]["encoding"]["x"]["title"]
+
+
+def test_names_of_another_number_are_refused(model, genome):
+    with pytest.raises(ValueError, match="has 2 targets, and there are 1 names"):
+        explain.explain(model, genome, "chr1:1-20", names=["a"])

@@ -14,7 +14,7 @@ from test_explain import SITE, net
 
 from nbgenomics import datasets, explain, learned, motifs, runs, variants, widgets
 from nbgenomics.genome import encode, open_genome
-from nbgenomics.widgets import locus_explorer, motifs_browser
+from nbgenomics.widgets import locus_explorer
 
 AT = (700, 5_000)  # of the site, on either strand; the other chromosome has none
 GENES = pd.DataFrame({"chrom": "chr1", "start": [4_900], "end": [5_120], "name": ["Jun"], "strand": ["+"]})
@@ -291,7 +291,7 @@ def test_strongest_wherever_padding_is(genome):
         one_hot = keras.ops.one_hot(letters, 4)
         model = keras.Model({"sequence": letters}, keras.layers.Conv1D(1, len(SITE), padding=padding, name="scan")(one_hot))
         model.get_layer("scan").set_weights([np.eye(4)[site][..., None], np.zeros(1)])
-        values, starts, minus = motifs_browser.strongest(model, codes, len(SITE))
+        values, starts, minus = learned.strongest(model, codes, len(SITE))
         hits = np.flatnonzero(values[:, 0] == len(SITE))
         assert len(hits) and not minus.any() and all((codes[row, starts[row, 0] :][: len(SITE)] == site).all() for row in hits)
 

@@ -10,41 +10,8 @@ from nbgenomics import charts, intervals, motifs
 from nbgenomics.genome import decode
 from nbgenomics.widgets.panel import Panel, picture, server
 
-_PAGE, _ROWS = 10, 256
+_PAGE = 10
 _LEAST = 0.5  # bits a position below which a match means little, see `motifs.match`
-
-
-def strongest(model, codes: np.ndarray, span: int, layer: str = "scan") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find where in each sequence each filter of a convolution fires most.
-
-    Parameters
-    ----------
-    codes : ndarray of uint8, shape (n, width)
-    span : int
-        Bases that a filter sees.
-    layer : str
-        As in :func:`nbgenomics.learned.filter_pwms`.
-
-    Returns
-    -------
-    activations : ndarray of float32, shape (n, filters)
-    starts : ndarray of int64, shape (n, filters)
-        Of the site, in the sequence; it may reach past its ends.
-    minus : ndarray of bool, shape (n, filters)
-        Whether that is on the other strand.
-    """
-    scan, found = model.get_layer(layer), []
-    filters, before = scan.kernel.shape[-1], type(model)({"sequence": model.input["sequence"]}, scan.input)
-    if hasattr(scan, "merge"):  # the strands apart, with the same weights
-        scan = type(scan).from_config({**scan.get_config(), "merge": "concat"})
-        scan.build(before.output.shape)
-        scan.set_weights(model.get_layer(layer).get_weights())
-    for first in range(0, len(codes), _ROWS):
-        values = np.asarray(scan(before({"sequence": codes[first : first + _ROWS]}, training=False)))
-        positions, values = values.shape[1], values.reshape(len(values), -1, filters)  # position by position, strand by strand
-        best, strands = values.argmax(1), values.shape[1] // positions
-        found.append((values.max(1), best // strands - (positions + span - 1 - codes.shape[1]) // 2, best % strands == 1))
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
 
 
 class MotifBrowser(Panel):
@@ -65,7 +32,7 @@ class MotifBrowser(Panel):
             raise ValueError("there is no motif to show: no filter fires at 20 places or more in these sequences")
         pwms = {name: motifs.pwm_of(motif, name) for name, motif in self.motifs.items()}
         if not isinstance(source, Mapping):
-            self._activations, *self._at = strongest(source, self._codes, len(next(iter(pwms.values()))), layer)
+            self._activations, *self._at = learned.strongest(source, self._codes, len(next(iter(pwms.values()))), layer)
         clear = {name: pwm for name, pwm in pwms.items() if motifs.information(pwm).mean() >= _LEAST}
         columns = ["query", "motif", "name", "p_value", "q_value", "offset", "overlap", "strand"]
         self._matches = motifs.match(clear, known, top=1) if clear else pd.DataFrame(columns=columns)
