@@ -9,7 +9,7 @@ pytestmark = pytest.mark.notebook
 
 
 def test_a_newcomers_minute(tmp_path):
-    run = runs.run_notebook(NOTEBOOKS / "00_start_here.ipynb", {"epochs": 3}, tmp_path / "run")
+    run = runs.run_notebook(NOTEBOOKS / "00_start_here.ipynb", {"epochs": 5}, tmp_path / "run")
     found = score(run, "JunD", "auprc")
     assert found["low"] > 1.5 * found["baseline"]
     text = (run.folder / "notebook.ipynb").read_text()
