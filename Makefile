@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test lab check format study bench clean help
+.PHONY: demo test lab check format study gallery bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make check   format, lint, notebook hygiene"
 	@echo "make study   every configuration of the JunD study as a sweep (DATASET=demo|chr20, SEEDS=0..2)"
+	@echo "make gallery every notebook run on simulated data: reports, pictures and an index in gallery/ (ONLY=02 for one)"
 	@echo "make bench   benchmarks against other tools, as ratios taken in one run"
 
 $(READY): pyproject.toml
@@ -53,6 +54,9 @@ ifneq ($(DATASET),chr20)
 	$(SWEEP) --grid inputs=joint normalize=zlog order=3 seed=$(SEEDS)
 endif
 	$(BIN)/nbgenomics run notebooks/08_compare_runs.ipynb -p runs_dir runs/jund-$(DATASET)
+
+gallery: $(READY)
+	@$(BIN)/python gallery/make.py --only "$(ONLY)"
 
 bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"

@@ -365,12 +365,6 @@ model = keras.Sequential([keras.Input((20, 4)), keras.layers.Conv1D(4, 5), keras
 model.compile("adam", "mse"); model.fit(numpy.zeros((8, 20, 4)), numpy.zeros(8), verbose=0)
 print(tensorflow.__version__, "|", ", ".join(gpu.name for gpu in tensorflow.config.list_physical_devices("GPU")))
 """
-_TOOLS = {
-    "chromium": "only for browser tests",
-    "samtools": "only for tests and benchmarks",
-    "bedtools": "only for tests",
-    "git": "commits in manifests",
-}
 
 
 def _doctor(options) -> int:
@@ -445,13 +439,13 @@ def _check_cache():
 def _check_machine():
     import psutil
 
+    from nbgenomics.peaks import command
     from nbgenomics.runs import cores
 
     free = psutil.virtual_memory().available / 2**30
     advice = "less than 2 GB: keep to the demo collection, one run at a time"
     yield True if free > 2 else None, f"{free:.1f} GB of memory available, {cores()} cores", advice
-    for name, use in _TOOLS.items():
-        found = shutil.which(name)
+    for name, found, use in (("macs3", command(), "peaks of ATAC-seq, in 05_deepatac"), ("git", shutil.which("git"), "commits in manifests")):
         yield True if found else None, f"{name}: {found or 'not found'} ({use})", f"install {name} with your system's package manager if you need it"
     try:
         socket.create_connection(("github.com", 443), timeout=3).close()

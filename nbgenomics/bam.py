@@ -4,6 +4,7 @@ Source: the SAM/BAM format specification, sections 1.4 (flags, template length),
 """
 
 import os
+import re
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ import deflate
 import numpy as np
 from numba import njit
 
+from nbgenomics.files import unpacked
+
 PAIRED, PROPER, UNMAPPED, REVERSE, READ1, SECONDARY, QC_FAIL, DUPLICATE, SUPPLEMENTARY = 0x1, 0x2, 0x4, 0x10, 0x40, 0x100, 0x200, 0x400, 0x800
-END_OF_FILE = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # the empty block that closes every BGZF file
 PIECE = 1 << 18  # compressed bytes that one thread inflates at a time; small enough that what comes out is taken apart while in the cache
 NO_BIN = 37450  # the index's bin of statistics, which holds no reads
 
@@ -48,41 +50,24 @@ def chromsizes(path: str | Path) -> dict[str, int]:
     ValueError
         Where the file is no BAM, is cut short, or says that it is not sorted by coordinate.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such BAM file: {path}")
-    with path.open("rb") as file:
-        if file.read(4) != END_OF_FILE[:4]:
-            raise ValueError(f"{path} is not a BAM file: it does not start with a BGZF block (SAM and CRAM: `samtools view -b` makes a BAM)")
-        file.seek(-min(len(END_OF_FILE), path.stat().st_size), os.SEEK_END)
-        if file.read() != END_OF_FILE:
-            raise ValueError(f"{path} is cut short: the empty block that ends every BAM file is missing; copy or download it again")
-    data, blocks = b"", _pieces(path, 0, path.stat().st_size)
-
-    def need(size: int) -> None:
-        nonlocal data
-        while len(data) < size:
-            if (piece := next(blocks, None)) is None:
-                raise ValueError(f"{path} is cut short within its header; copy or download it again")
-            data += _inflate(path, *piece)
-
-    need(8)
-    if data[:4] != b"BAM\1":
-        raise ValueError(f"{path} is not a BAM file: it is compressed as one but does not start with 'BAM'")
-    at = 8 + struct.unpack_from("<i", data, 4)[0]
-    need(at + 4)
-    text = data[8:at].decode("utf-8", "replace")
-    if text.startswith("@HD") and ("SO:unsorted" in (first := text.split("\n", 1)[0]) or "SO:queryname" in first):
-        raise _unsorted(path, "its header says " + next(word for word in first.split("\t") if word.startswith("SO:")))
-    (count,) = struct.unpack_from("<i", data, at)
-    at, sizes = at + 4, {}
-    for _ in range(count):
-        need(at + 4)
-        (length,) = struct.unpack_from("<i", data, at)
-        need(at + 8 + length)
-        sizes[data[at + 4 : at + 3 + length].decode()] = struct.unpack_from("<i", data, at + 4 + length)[0]
-        at += 8 + length
+    try:
+        with unpacked(path) as file:
+            if file.read(4) != b"BAM\1":
+                raise ValueError(f"{path} is not a BAM file: it does not begin like one (SAM and CRAM: `samtools view -b` makes a BAM)")
+            text, sizes = file.read(_number(file)).decode("utf-8", "replace"), {}
+            for _ in range(_number(file)):
+                name = file.read(_number(file))[:-1].decode()
+                sizes[name] = _number(file)
+    except struct.error:
+        raise ValueError(f"{path} is cut short within its header; copy or download it again") from None
+    order = re.match(r"@HD\b.*\t(SO:(?:unsorted|queryname))", text)
+    if order:
+        raise _unsorted(path, f"its header says {order[1]}")
     return sizes
+
+
+def _number(file) -> int:
+    return struct.unpack("<i", file.read(4))[0]
 
 
 def reads(
@@ -244,7 +229,7 @@ def _decode(data, reference, stop, position, require, exclude, min_mapq, split):
 
     Returns the columns of `Reads`, the bytes used, the last position, and a state: 0 more may follow, 1 past `stop`, 2 not sorted, 3 damaged.
     """
-    room = len(data) // 36 + 1  # no record is smaller; spliced reads make it grow
+    room = len(data) // 4  # a record has 36 bytes or more, an intron in it 4
     start, end, template, flags = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.uint16)
     at, n, state = 0, 0, 0
     while at + 4 <= len(data):
@@ -280,9 +265,6 @@ def _decode(data, reference, stop, position, require, exclude, min_mapq, split):
                 operation = _int32(data, cigar + 4 * k)
                 bases, kind = np.uint32(operation) >> 4, operation & 15
                 if kind == 3 and spliced and length > stretch:
-                    if n + 2 > len(start):
-                        start, end = np.append(start, np.empty_like(start)), np.append(end, np.empty_like(end))
-                        template, flags = np.append(template, np.empty_like(template)), np.append(flags, np.empty_like(flags))
                     start[n], end[n], flags[n], template[n] = stretch, length, flag, _int32(data, at + 32)
                     n += 1
                 if kind == 0 or kind == 2 or kind == 3 or kind == 7 or kind == 8:  # M D N = X
@@ -291,9 +273,6 @@ def _decode(data, reference, stop, position, require, exclude, min_mapq, split):
                     stretch = length
             if operations == 0:
                 length += 1  # as samtools has it: a read without CIGAR takes one base
-            if n + 2 > len(start):
-                start, end = np.append(start, np.empty_like(start)), np.append(end, np.empty_like(end))
-                template, flags = np.append(template, np.empty_like(template)), np.append(flags, np.empty_like(flags))
             start[n], end[n], flags[n], template[n] = stretch, length, flag, _int32(data, at + 32)
             n += 1
         at += 4 + size

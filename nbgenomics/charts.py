@@ -2,11 +2,12 @@
 
 A chart draws what it is given: the numbers are made in ``evaluation``, ``interpret`` and ``motifs``, and no function here knows a model. Importing
 this module calls :func:`enable`, which makes charts visible wherever a notebook is read: live in JupyterLab without a network, and as a PNG in
-outputs nobody trusted yet, on GitHub and in exported HTML. A chart holds its data, so every function refuses more than 5,000 rows: aggregate or thin
-first. Charts can be put together with ``a | b`` and ``a & b``; each keeps its own colours and legend.
+outputs nobody trusted yet, on GitHub and in exported HTML. A chart is a sheet of white paper, in dark mode too. It holds its data, so every function
+refuses more than 5,000 rows: aggregate or thin first. Charts can be put together with ``a | b`` and ``a & b``; each keeps its own colours and legend.
 """
 
 import functools
+import json
 import struct
 import textwrap
 import time
@@ -20,10 +21,13 @@ from nbgenomics.motifs import pwm_of, to_heights
 
 MAX_ROWS = 5_000
 WIDTH = 620
+VEGA = "application/vnd.vega.v5+json"
+# What JupyterLab is told beside a chart: its menu saves pictures, and offers no editor, which is on the network.
+MENU = {VEGA: {"embed_options": {"actions": {"export": True, "source": False, "compiled": False, "editor": False}}}}
 BASES = {"A": "#109648", "C": "#255C99", "G": "#F7B32B", "T": "#D62839"}  # the colours of WebLogo and of most papers
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]  # Okabe & Ito, safe for colour-blind readers
 SPLITS = {"train": "#0072B2", "valid": "#E69F00", "test": "#D55E00", "unused": "#BBBBBB"}
-GREY = "#666666"
+INK, GREY = "#222222", "#666666"  # of text; also the grey is legible on white, 5.7 to 1
 _BARE = {"title": None, "axis": alt.Axis(labels=False, ticks=False, grid=False)}  # an x axis whose numbers are on the panel below
 
 
@@ -44,25 +48,60 @@ def enable(scale=2):
 
 
 def _theme():
-    text = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal"}
+    # Every colour is said: in dark mode JupyterLab's own theme would write white on our white.
+    text = {"labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK}
     axis = text | {"gridColor": "#EEEEEE", "domainColor": "#888888", "tickColor": "#888888"}
     axis |= {"labelLimit": 260, "titleLimit": 600, "labelFlush": False}
     legend = text | {"labelLimit": 360, "titleLimit": 360}
-    header = {"labelFontSize": 12, "labelFontWeight": "bold", "titleFontSize": 12, "labelLimit": 400}
-    title = {"fontSize": 13, "anchor": "start", "subtitleFontSize": 11, "subtitleColor": GREY, "offset": 8}
-    config = {"axis": axis, "legend": legend, "header": header, "title": title, "background": "white", "view": {"stroke": None}}
-    return {"config": config | {"range": {"category": COLORS}, "text": {"fontSize": 11}}}
+    header = {"labelFontSize": 12, "labelFontWeight": "bold", "titleFontSize": 12, "labelLimit": 400, "labelColor": INK, "titleColor": INK}
+    title = {"fontSize": 13, "anchor": "start", "color": INK, "subtitleFontSize": 11, "subtitleColor": GREY, "offset": 8}
+    config = {"axis": axis, "legend": legend, "header": header, "title": title, "view": {"stroke": None}, "background": "white", "padding": 10}
+    return {"config": config | {"range": {"category": COLORS}, "text": {"fontSize": 11, "color": INK}}}
 
 
 def _render(spec, scale=2, **_):
+    png, drawn = picture(json.dumps(spec), scale), vega(spec)
+    width, height = struct.unpack(">II", png[16:24])  # the PNG's IHDR
+    about = {"width": round(width / scale), "height": round(height / scale), "alt": drawn["description"]}
+    return {VEGA: drawn, "image/png": png, "text/plain": f"<{drawn['description']}>"}, {"image/png": about} | MENU
+
+
+@functools.lru_cache(maxsize=1)
+def picture(spec: str, scale=2) -> bytes:
+    """A chart, given as JSON, as PNG. The last one is remembered: most charts are saved and then shown, and drawing takes memory as well as time."""
     import vl_convert
 
-    png = vl_convert.vegalite_to_png(spec, scale=scale)
-    # The front-end's Vega-Lite is older than Altair's: hand it compiled Vega, whose language has not changed.
-    vega = vl_convert.vegalite_to_vega(spec) | {"$schema": "https://vega.github.io/schema/vega/v5.json"}
-    width, height = struct.unpack(">II", png[16:24])  # the PNG's IHDR
-    size = {"width": round(width / scale), "height": round(height / scale)}
-    return {"application/vnd.vega.v5+json": vega, "image/png": png, "text/plain": "<Altair chart>"}, {"image/png": size}
+    return vl_convert.vegalite_to_png(spec, scale=scale)
+
+
+def vega(spec):
+    """A chart as the front-end draws it: compiled, since its Vega-Lite is older than Altair's, to Vega, whose language has not changed.
+
+    Parameters
+    ----------
+    spec : dict
+        ``chart.to_dict()``.
+
+    Returns
+    -------
+    dict
+        With a ``description`` for those who cannot see it: the chart's own, or the titles of its panels and axes.
+    """
+    import vl_convert
+
+    description = spec.get("description") or "chart: " + ", ".join(_unique(_titles(spec)))
+    drawn = vl_convert.vegalite_to_vega(spec) | {"$schema": "https://vega.github.io/schema/vega/v5.json", "description": description}
+    drawn["config"].setdefault("title", {})["color"] = INK  # Vega-Lite says it in a way that a dark page overrules
+    return drawn
+
+
+def _titles(spec):
+    """The titles in a specification, wherever they are."""
+    for key, part in spec.items() if isinstance(spec, dict) else enumerate(spec) if isinstance(spec, list) else ():
+        if key in ("title", "text") and isinstance(part, str) and part:
+            yield part
+        elif key not in ("datasets", "config", "tooltip"):
+            yield from _titles(part)
 
 
 def _checked(frame, columns, name, most=MAX_ROWS):
@@ -128,20 +167,20 @@ def training_curves(history, by=None, width=240, height=220):
     _checked(history, ["epoch", "split", "metric", "value"], "training_curves")
     losses = history[(history["split"] == "valid") & (history["metric"] == "loss")].set_index("epoch")["value"].dropna()
     best = None if losses.empty or by else int(losses.idxmin())
-    scale = alt.Scale(domain=["train", "valid"], range=COLORS[:2])
-    color = {"color": alt.Color("split:N", title=None, scale=scale, legend=alt.Legend(orient="top"))}
-    if by:
-        dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=["valid", "train"], range=[[1, 0], [4, 3]]), legend=None)
-        color = {"color": _line_color(history, by), "strokeDash": dash}
+    splits = ["train", "valid"]
+    scale = alt.Scale(domain=splits, range=COLORS[:2])
+    color = _line_color(history, by) if by else alt.Color("split:N", title=None, scale=scale, legend=alt.Legend(orient="top"))
+    dash = alt.StrokeDash("split:N", scale=alt.Scale(domain=splits, range=[[4, 3], [1, 0]]), legend=None)
     last = int(history["epoch"].max())
-    ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(last, 10))
+    ticks = alt.Axis(format="d", tickMinStep=1, tickCount=min(max(last - 1, 1), 10))  # more would repeat whole numbers
     panels = []
     for metric, part in _parts(history, "metric"):
         base = alt.Chart(part).encode(
             x=alt.X("epoch:Q", title="epoch", axis=ticks, scale=alt.Scale(domain=[min(1, last - 1), last], nice=False)),
-            y=alt.Y("value:Q", title=f"{metric} (training dashed)" if by and "train" in set(part["split"]) else metric, scale=alt.Scale(zero=False)),
+            y=alt.Y("value:Q", title=f"{metric} (training dashed)" if "train" in set(part["split"]) else metric, scale=alt.Scale(zero=False)),
             tooltip=[*([f"{by}:N"] if by else []), "epoch:Q", "split:N", alt.Tooltip("value:Q", title=metric, format=".4f")],
-            **color,
+            color=color,
+            strokeDash=dash,
         )
         layers = [base.mark_line(point=alt.OverlayMarkDef(size=22))]
         if best is not None:
@@ -169,35 +208,26 @@ def precision_recall(curve, prevalence=None, by=None, width=260, height=220):
     -------
     alt.Chart
     """
-    lines, by = _curve(curve, "precision_recall", by, recall="recall", precision="precision")
-    layers = [lines]
+    _checked(curve, ["recall", "precision"], "precision_recall")
+    by = by or ("model" if "model" in curve.columns else "target")
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    tooltip = _tooltip(curve, by, recall=".3f", precision=".3f", threshold=".4f")
+    # Rows already run along the curve; sorting by recall would zigzag where many thresholds share one.
+    # Average precision is the area under steps; between tied predictions straight lines would promise thresholds that are not there.
+    lines = alt.Chart(curve.assign(step=np.arange(len(curve)))).mark_line(clip=True, interpolate="step-before")
+    across, up = alt.X("recall:Q", title="recall", scale=scale), alt.Y("precision:Q", title="precision", scale=scale)
+    lines = lines.encode(x=across, y=up, order="step:Q", tooltip=tooltip)
+    layers = [_colored(lines, by)]
     if prevalence is not None:
         several = isinstance(prevalence, dict)
         guess = pd.DataFrame(prevalence.items() if several else [("guessing", float(prevalence))], columns=[by, "prevalence"])
-        rule = alt.Chart(guess).mark_rule(strokeDash=[4, 3]).encode(y="prevalence:Q", tooltip=_tooltip(guess, by, prevalence=".4f"))
+        guessed = alt.Y("prevalence:Q", title="precision")
+        rule = alt.Chart(guess).mark_rule(strokeDash=[4, 3]).encode(y=guessed, tooltip=_tooltip(guess, by, prevalence=".4f"))
         layers.append(rule.encode(color=_line_color(curve, by) if several else alt.value(GREY)))
         # in the corner where precision and recall are both 1, since a weak model's curve runs along the dashed line
         label = pd.DataFrame({"label": ["dashed: prevalence" + ("" if several else f" {prevalence:.3g}")]})
         layers.append(alt.Chart(label).mark_text(align="right", baseline="top", x=width - 4, y=5, color=GREY).encode(text="label:N"))
     return _standalone(alt.layer(*layers).properties(width=width, height=height))
-
-
-def roc(curve, by=None, width=260, height=220):
-    """True against false positive rate, one line a model or target; dashed, a classifier that guesses.
-
-    Parameters
-    ----------
-    curve : DataFrame
-        Columns ``fpr``, ``tpr``, optionally ``target``, ``model``, ``threshold``.
-    by : str, optional
-        Column that names the lines. Default: ``model`` where there is one, else ``target``.
-
-    Returns
-    -------
-    alt.Chart
-    """
-    lines, _ = _curve(curve, "roc", by, fpr="false positive rate", tpr="true positive rate")
-    return _standalone(alt.layer(_diagonal([0, 1]), lines).properties(width=width, height=height))
 
 
 def _line_color(frame, by):
@@ -209,19 +239,6 @@ def _line_color(frame, by):
 def _colored(chart, by):
     """The chart with a colour and a legend entry for each value of a column, where its data have that column."""
     return chart.encode(color=_line_color(chart.data, by)) if by in chart.data.columns else chart
-
-
-def _curve(curve, name, by, **titles):
-    """Lines over the unit square, and the column that names them; the two columns to draw come with the titles of their axes."""
-    _checked(curve, list(titles), name)
-    by = by or ("model" if "model" in curve.columns else "target")
-    x, y = ({"shorthand": f"{column}:Q", "title": title, "scale": alt.Scale(domain=[0, 1], nice=False)} for column, title in titles.items())
-    tooltip = _tooltip(curve, by, **dict.fromkeys(titles, ".3f"), threshold=".4f")
-    # Rows already run along the curve; sorting by x would zigzag where many thresholds share one recall.
-    # Average precision is the area under steps; between tied predictions straight lines would promise thresholds that are not there.
-    shape = "step-before" if name == "precision_recall" else "linear"
-    chart = alt.Chart(curve.assign(step=np.arange(len(curve)))).mark_line(clip=True, interpolate=shape)
-    return _colored(chart.encode(x=alt.X(**x), y=alt.Y(**y), order="step:Q", tooltip=tooltip), by), by
 
 
 def _diagonal(ends):
@@ -317,7 +334,7 @@ def _forest(frame, by, title, width, color=None, repeats=None):
 
     def points(rows, column, kind, **encoding):
         x = alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero="baseline" in drawn))
-        encoding = {"color": hue if color is None else alt.value(_SYMBOLS[kind][1])} | encoding
+        encoding = {"color": hue if color is None else alt.value(GREY)} | encoding
         mark = alt.Chart(rows.assign(symbol=kind)).mark_point(filled=True, opacity=1, size=28 if repeats and kind == "measured" else _SIZES[kind])
         return mark.encode(x=x, y=y, shape=shape, **encoding)
 
@@ -332,7 +349,7 @@ def _forest(frame, by, title, width, color=None, repeats=None):
         mean = frame.groupby(by, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
         spread = _tooltip(mean, by, mean=".3f", min=".3f", max=".3f", count=",")
         layers.append(points(mean, "mean", "mean", tooltip=spread))
-        text = alt.Chart(mean).mark_text(dy=-19, fontSize=10, color="#333333")
+        text = alt.Chart(mean).mark_text(dy=-19, fontSize=10)
         layers.append(text.encode(x="mean:Q", y=y, text=alt.Text("mean:Q", format=".3f")))
     layers.append(points(frame, "value", "measured", color=measured, tooltip=tooltip, **offset))  # what was measured lies on top
     return alt.layer(*layers).properties(width=width, height=(50 if repeats else 28) * len(names) + 20)
@@ -402,7 +419,7 @@ def scatter(frame, x, y, color=None, name=None, titles=(None, None), width=280):
         layers.insert(1, rule.encode(y=alt.Y(f"{y}_low:Q", title=titles[1] or y, scale=scale), y2=f"{y}_high:Q", x=across))
     if name and len(frame) <= 40:
         placed = _beside_points(frame.dropna(subset=[x, y]), x, y, name, width / (ends[1] - ends[0]), ends)
-        text = alt.Chart(placed).mark_text(fontSize=10, color="#333333").encode(x=alt.X("tx:Q", scale=scale), y=alt.Y("ty:Q", scale=scale))
+        text = alt.Chart(placed).mark_text(fontSize=10).encode(x=alt.X("tx:Q", scale=scale), y=alt.Y("ty:Q", scale=scale))
         layers.append(text.encode(text=f"{name}:N"))
     return _standalone(alt.layer(*layers).properties(width=width, height=width))
 
@@ -451,7 +468,20 @@ def _stacked(heights):
     return letters.assign(y0=top - letters["height"], y1=top)[["position", "base", "height", "y0", "y1"]].reset_index(drop=True)
 
 
-def _letters(heights, x, y):
+def draw_letters(heights, x, y):
+    """Letters as tall as their heights, stacked up and down from zero, for charts that share their x axis with others.
+
+    Parameters
+    ----------
+    heights : DataFrame
+        As for :func:`logo`.
+    x, y : alt.X, alt.Y
+        Of the fields ``x`` (bp) and ``y``.
+
+    Returns
+    -------
+    alt.Chart
+    """
     color = alt.Color("base:N", scale=alt.Scale(domain=list(BASES), range=list(BASES.values())), legend=None)
     return (
         alt.Chart(_stacked(heights).reset_index(names="letter"))
@@ -463,8 +493,8 @@ def _letters(heights, x, y):
     )
 
 
-def _span(heights, name):
-    """First position and last plus one of heights that can be drawn as letters."""
+def span_of(heights, name):
+    """Where heights for letters lie: first position and last plus one. Raises ValueError for what cannot be drawn; `name` is who wanted to."""
     _checked(heights, ["position", "base", "height"], name)
     strange = sorted(set(heights["base"]) - set(BASES))
     if strange:
@@ -498,15 +528,16 @@ def logo(heights, title=None, label="information (bits)", chrom=None, width=None
     -------
     alt.Chart
     """
-    start, end = _span(heights, "logo")
+    start, end = span_of(heights, "logo")
     width = width or int(np.clip(26 * (end - start), 160, WIDTH if end - start <= 100 else 1_000))
-    x = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=_bp_axis(end - start, width))
+    x = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=bp_axis(end - start, width))
     y = alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4))
-    letters = _letters(heights, x, y).add_params(_zoom(start, end))
-    return _standalone(alt.layer(_zero(), letters).properties(width=width, height=height, title=title or ""))
+    letters = draw_letters(heights, x, y).add_params(zoom(start, end))
+    return _standalone(alt.layer(zero_line(), letters).properties(width=width, height=height, title=title or ""))
 
 
-def _bp_axis(span, width):
+def bp_axis(span, width):
+    """An axis of `span` bp on `width` pixels that marks whole bases."""
     return alt.Axis(format=",d", tickMinStep=1, grid=False, labelSeparation=12, tickCount=max(2, min(span, width // 50)))
 
 
@@ -528,17 +559,17 @@ def attribution_track(heights, focus=None, marks=None, title=None, label="attrib
     -------
     alt.Chart
     """
-    start, end = _span(heights, "attribution_track")
+    start, end = span_of(heights, "attribution_track")
     if end - start <= 60 and marks is None and focus is None:
         return logo(heights, title=title, label=label, chrom=chrom, width=min(width, 40 * (end - start)), height=height)
-    focus = focus or _strongest(heights, start, end, width=50)
+    focus = focus or strongest(heights, start, end, width=50)
     above, brush = _overview(heights, start, end, focus, label, width, height * 2 // 3)
     rows = [above.properties(title=title or "")]
     if marks is not None:
         rows.append(_marks(marks, alt.Scale(domain=[start, end], nice=False, zero=False), start, end, width))
-    near = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=brush, nice=False, zero=False), axis=_bp_axis(focus[1] - focus[0], width))
-    letters = _letters(heights, near, alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4, minExtent=36)))
-    rows.append(alt.layer(_zero(), letters).properties(width=width, height=height))
+    near = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=brush, nice=False, zero=False), axis=bp_axis(focus[1] - focus[0], width))
+    letters = draw_letters(heights, near, alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4, minExtent=36)))
+    rows.append(alt.layer(zero_line(), letters).properties(width=width, height=height))
     return _standalone(alt.vconcat(*rows, spacing=8))
 
 
@@ -547,21 +578,22 @@ def _overview(heights, start, end, focus, label, width, height):
     if not start <= focus[0] < focus[1] <= end:
         raise ValueError(f"charts: focus {focus[0]}-{focus[1]} must lie inside the positions {start}-{end} of heights (0-based, half-open)")
     brush = alt.selection_interval(encodings=["x"], value={"x": list(focus)}, mark=alt.BrushConfig(fill="#0072B2", fillOpacity=0.1, stroke="#0072B2"))
-    whole = alt.X("x:Q", title=None, scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=_bp_axis(end - start, width))
+    whole = alt.X("x:Q", title=None, scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=bp_axis(end - start, width))
     total = heights.groupby("position", as_index=False)["height"].sum()
-    bars = _bars(total, "height", whole, title=label, axis=alt.Axis(tickCount=height // 20, minExtent=36))
+    bars = draw_bars(total, "height", whole, title=label, axis=alt.Axis(tickCount=height // 20, minExtent=36))
     return bars.add_params(brush).properties(width=width, height=height), brush
 
 
-def _bars(frame, column, x, **y):
-    """A bar a base, up or down from zero, coloured by its sign."""
+def draw_bars(frame, column, x, **y):
+    """A bar a base, up or down from zero, coloured by its sign: ``position`` and `column` of a frame; `y` is said to the y channel."""
     frame = frame.assign(x=frame["position"], end=frame["position"] + 1, value=frame[column])  # x as in letters: a zoom goes by field
     sign = alt.condition("datum.value > 0", alt.value("#333333"), alt.value("#B07AA1"))
     tooltip = [*_tooltip(frame, "strand", position=","), alt.Tooltip("value:Q", title=column, format="~g")]
     return alt.Chart(frame).mark_rect(clip=True).encode(x=x, x2="end:Q", y=alt.Y("value:Q", **y), y2=alt.datum(0), color=sign, tooltip=tooltip)
 
 
-def _zero():
+def zero_line():
+    """A line at zero of the field ``y``, to lie under :func:`draw_letters` and :func:`draw_bars`."""
     return alt.Chart(pd.DataFrame({"y": [0]})).mark_rule(color="#AAAAAA", strokeWidth=1).encode(y="y:Q")
 
 
@@ -589,7 +621,7 @@ def cut_sites(heights, cuts, title=None, chrom=None, focus=None, width=None):
 
     Source: Figure 2 of the DeepATAC paper.
     """
-    start, end = _span(heights, "cut_sites")
+    start, end = span_of(heights, "cut_sites")
     _checked(cuts, ["position", "strand", "attribution", "cuts"], "cut_sites")
     if strange := sorted(set(cuts["strand"]) - {"+", "-"}, key=str):
         raise ValueError(f"charts.cut_sites: column 'strand' of cuts must hold '+' and '-'; it also has {strange[0]!r}")
@@ -598,7 +630,7 @@ def cut_sites(heights, cuts, title=None, chrom=None, focus=None, width=None):
         raise ValueError(f"charts.cut_sites: cuts lie at {first}-{last}, heights at {start}-{end}: give both in the same coordinates")
     start, end = min(start, first), max(end, last)  # letters may lack the ends, where the genome has N
     if focus is None and end - start > 250:
-        focus = _strongest(heights, start, end, 200)
+        focus = strongest(heights, start, end, 200)
     rows, domain, shown = [], [start, end], focus or (start, end)
     width = width or (WIDTH if shown[1] - shown[0] <= 100 else 1_000)
     if focus is not None:
@@ -607,32 +639,32 @@ def cut_sites(heights, cuts, title=None, chrom=None, focus=None, width=None):
     x = _BARE | {"scale": alt.Scale(domain=domain, nice=False, zero=False)}
     y = {"title": "attribution", "axis": alt.Axis(tickCount=3, minExtent=36)}
     both = alt.Scale(domain=[min(0, float(cuts["attribution"].min())), max(1e-9, float(cuts["attribution"].max()))])  # one scale for both strands
-    strands = [_bars(cuts[cuts["strand"] == sign], "attribution", alt.X("x:Q", **x), scale=both, **y) for sign in "+-"]
+    strands = [draw_bars(cuts[cuts["strand"] == sign], "attribution", alt.X("x:Q", **x), scale=both, **y) for sign in "+-"]
     signed = cuts.assign(cuts=cuts["cuts"].where(cuts["strand"] == "+", -cuts["cuts"]))
     most = max(1, float(cuts["cuts"].max()))
     count = {"axis": alt.Axis(values=[-most, 0, most], tickCount=3, minExtent=36, labelExpr="format(abs(datum.value), '.2~f')"), "title": "cuts"}
-    below = alt.X("x:Q", **x | {"title": _position_axis(chrom), "axis": _bp_axis(shown[1] - shown[0], width)})
-    counted = _bars(signed, "cuts", below, scale=alt.Scale(domain=[-most, most]), **count)
+    below = alt.X("x:Q", **x | {"title": _position_axis(chrom), "axis": bp_axis(shown[1] - shown[0], width)})
+    counted = draw_bars(signed, "cuts", below, scale=alt.Scale(domain=[-most, most]), **count)
     by_strand = alt.condition("datum.strand == '+'", alt.value(COLORS[0]), alt.value(COLORS[1]))
     panels = [
-        ("bases", GREY, 90, _letters(heights, alt.X("x:Q", **x), alt.Y("y:Q", **y))),
-        ("cuts on the forward strand", COLORS[0], 60, strands[0]),
-        ("cuts on the reverse strand", COLORS[1], 60, strands[1]),
-        ("cuts: forward up, reverse down", GREY, 50, counted.encode(color=by_strand)),
+        ("bases", 90, draw_letters(heights, alt.X("x:Q", **x), alt.Y("y:Q", **y))),
+        ("cuts on the forward strand", 60, strands[0]),
+        ("cuts on the reverse strand", 60, strands[1]),
+        ("cuts: forward up, reverse down", 50, counted.encode(color=by_strand)),
     ]
-    for text, color, height, chart in panels:
-        heading = alt.Title(text, color=color, fontSize=11, fontWeight="normal", offset=3, frame="group")
-        chart = chart if focus else chart.add_params(_zoom(start, end))  # here, since the layer would give it to the rule, which has no x
-        rows.append(alt.layer(_zero(), chart).properties(width=width, height=height, title=heading))
+    for text, height, chart in panels:
+        heading = alt.Title(text, fontSize=11, fontWeight="normal", offset=3, frame="group")
+        chart = chart if focus else chart.add_params(zoom(start, end))  # here, since the layer would give it to the rule, which has no x
+        rows.append(alt.layer(zero_line(), chart).properties(width=width, height=height, title=heading))
     return _standalone(alt.vconcat(*rows, spacing=6, title=title or "").resolve_scale(color="independent"))
 
 
-def _zoom(start, end):
+def zoom(start, end):
     """Scrolling and dragging along an x axis. Its name is that of the axis, so that charts of one axis move together, and others do not."""
     return alt.selection_interval(name=f"zoom{start}to{end}".replace("-", "m"), bind="scales", encodings=["x"])
 
 
-def _strongest(heights, start, end, width):
+def strongest(heights, start, end, width):
     """The interval of ``width`` bp with the largest absolute attribution, its centre of mass in the middle."""
     total = heights.groupby("position")["height"].sum().abs().reindex(range(start, end), fill_value=0).to_numpy()
     width = min(width, len(total))
@@ -687,7 +719,7 @@ def mutagenesis(effects, codes, start=0, chrom=None, title=None, label="effect o
     bare = alt.X("x:Q", scale=scale, **_BARE)
     losses = pd.DataFrame({"position": positions, "loss": effects.min(axis=1)})
     loss = alt.Scale(domain=[min(float(losses["loss"].min()), -1e-9), 0])
-    above = _bars(losses, "loss", bare, title="loss", scale=loss, axis=alt.Axis(tickCount=2, minExtent=36))
+    above = draw_bars(losses, "loss", bare, title="loss", scale=loss, axis=alt.Axis(tickCount=2, minExtent=36))
 
     legend = alt.Legend(title=textwrap.wrap(label, 14), gradientLength=36, gradientThickness=10, tickCount=3, format="+.2~g")
     color = alt.Color("effect:Q", scale=alt.Scale(scheme="purpleorange", domain=[-edge, edge]), legend=legend)
@@ -697,7 +729,7 @@ def mutagenesis(effects, codes, start=0, chrom=None, title=None, label="effect o
     cells = cells.encode(x=bare, x2="end:Q", y=y, color=color, tooltip=_tooltip(frame, "ref", "alt", position=",", effect=".4f"))
 
     sequence = pd.DataFrame({"position": positions, "ref": letters, "x": positions, "end": positions + 1, "middle": positions + 0.5})
-    below = alt.X("x:Q", title=_position_axis(chrom), scale=scale, axis=_bp_axis(len(codes), width))
+    below = alt.X("x:Q", title=_position_axis(chrom), scale=scale, axis=bp_axis(len(codes), width))
     palette = alt.Scale(domain=[*BASES, "N"], range=[*BASES.values(), "#BBBBBB"])
     row = alt.Chart(sequence).encode(color=alt.Color("ref:N", scale=palette, legend=None), tooltip=_tooltip(sequence, "ref", position=","))
     if width >= 7 * len(codes):
@@ -706,7 +738,7 @@ def mutagenesis(effects, codes, start=0, chrom=None, title=None, label="effect o
     else:
         row = row.mark_rect(clip=True).encode(x=below, x2="end:Q")
     panels = [(above, 40, title or ""), (cells, 72, ""), (row, 14, "")]
-    rows = [chart.add_params(_zoom(start, end)).properties(width=width, height=height, title=text) for chart, height, text in panels]
+    rows = [chart.add_params(zoom(start, end)).properties(width=width, height=height, title=text) for chart, height, text in panels]
     return _standalone(alt.vconcat(*rows, spacing=4).resolve_scale(color="independent"))
 
 
@@ -718,7 +750,7 @@ def _marks(marks, scale, start, end, width):
     base = alt.Chart(inside).encode(x=alt.X("start:Q", scale=scale, axis=None), tooltip=_tooltip(inside, "name", start=",", end=","))
     layers = [base.mark_bar(height=8, color=COLORS[2], y=6).encode(x2="end:Q")]
     if names:
-        layers.append(base.mark_text(align="left", baseline="top", y=12, fontSize=10, color="#333333").encode(text="name:N"))
+        layers.append(base.mark_text(align="left", baseline="top", y=12, fontSize=10).encode(text="name:N"))
     return alt.layer(*layers).properties(width=width, height=26 if names else 12)
 
 
@@ -782,7 +814,7 @@ def _aligned(group, span, width, height):
     for title, pwm, first in group:
         heights = to_heights(pwm)
         heights["position"] += first
-        rows.append(_letters(heights, x, y).properties(width=width, height=height, title=alt.Title(title, fontSize=12, offset=2)))
+        rows.append(draw_letters(heights, x, y).properties(width=width, height=height, title=alt.Title(title, fontSize=12, offset=2)))
     return alt.vconcat(*rows, spacing=6)
 
 

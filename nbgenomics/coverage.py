@@ -4,8 +4,6 @@ Every reader returns float32 of shape (n, bins, tracks), row by row as the regio
 and, where stranded, (+, -) within a file. Regions whose ``strand`` is ``-`` are read as their own strand is: bins reversed, the two strands swapped.
 """
 
-import bz2
-import gzip
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nbgenomics import intervals
-from nbgenomics.files import beside
+from nbgenomics.files import beside, read_lines
 from nbgenomics.progress import Progress
 
 Paths = str | Path | Iterable[str | Path]
@@ -49,11 +47,7 @@ def _windows(regions: pd.DataFrame, width: int | None, bin_size: int) -> _Window
     if len(regions) == 0:
         raise ValueError("regions are empty: nothing to count")
     if width is None:
-        lengths = (regions.end - regions.start).unique()
-        if len(lengths) > 1:
-            span = f"{lengths.min():,} to {lengths.max():,} bp"
-            raise ValueError(f"regions have {len(lengths):,} lengths ({span}): pass width= to cut equal windows around them")
-        width = int(lengths[0])
+        width = intervals.common_width(regions)
     if width < 1 or bin_size < 1 or width % bin_size:
         near = max(width // bin_size, 1) * bin_size if bin_size > 0 else bin_size
         raise ValueError(f"width must be a positive multiple of bin_size, got width {width:,} and bin_size {bin_size:,} (try width {near:,})")
@@ -97,7 +91,7 @@ def _count_points(values: np.ndarray, windows: _Windows, chrom: str, points: np.
         if (high - low).sum() > len(rows) * windows.bins:  # more points than bins: look up the bins' edges
             values[rows] += np.diff(np.searchsorted(points, start[:, None] + steps))
         else:
-            row, point = _ranges(low, high)
+            row, point = intervals.ranges(low, high)
             cell = row * windows.bins + (points[point] - start[row]) // windows.bin_size
             values[rows] += np.bincount(cell, minlength=len(rows) * windows.bins).reshape(len(rows), -1)
 
@@ -310,30 +304,12 @@ def from_fragments(
     return _orient(values, windows.minus, stranded)
 
 
-def _open(path: Path):
-    return {".gz": gzip.open, ".bgz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rt", encoding="utf-8")
-
-
 def _read_fragments(path: Path, chroms: Iterable[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Starts and ends of the fragments on the given chromosomes."""
     parts: dict[str, list[np.ndarray]] = {}
-    names = {0: "category", 1: np.int32, 2: np.int32}
-    try:
-        with _open(path) as file:
-            skip, line = next(((number, line) for number, line in enumerate(file) if not line.startswith(("#", "track", "browser"))), (0, ""))
-        fields = line.split("\t")
-        if len(fields) > 5 and fields[4].isdigit() and fields[5].strip().isdigit():
-            raise ValueError("its lines hold two intervals each (BEDPE); write chrom, leftmost start and rightmost end of each pair")
-        with _open(path) as file, pd.read_csv(file, sep="\t", header=None, usecols=[0, 1, 2], skiprows=skip, dtype=names, chunksize=CHUNK) as tables:
-            for row, table in enumerate(tables):
-                if (wrong := (table[1] < 0) | (table[2] <= table[1])).any():
-                    at = int(wrong.to_numpy().argmax())
-                    line = row * CHUNK + skip + at + 1
-                    raise ValueError(f"line {line}: expected 0 <= start < end, got {table[1].iloc[at]} and {table[2].iloc[at]}")
-                for chrom in set(table[0].cat.categories) & set(chroms):
-                    parts.setdefault(chrom, []).append(table.loc[table[0] == chrom, [1, 2]].to_numpy().T)
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as fragments (tab-separated chrom, start, end): {error}") from error
+    for table in intervals.read_fragments(path):
+        for chrom in set(table.chrom.cat.categories) & set(chroms):
+            parts.setdefault(chrom, []).append(table.loc[table.chrom == chrom, ["start", "end"]].to_numpy().T)
     return {chrom: tuple(np.concatenate(part, axis=1)) for chrom, part in parts.items()}
 
 
@@ -344,8 +320,6 @@ def from_bed(
     bin_size: int = 200,
     *,
     value: str = "binary",
-    reduce: str = "max",
-    min_overlap: int = 1,
 ) -> np.ndarray:
     """Features of BED, narrowPeak or broadPeak files in bins around regions; the features' own strands play no part.
 
@@ -355,12 +329,8 @@ def from_bed(
     regions, width, bin_size
         As in `from_bam`.
     value : {"binary", "score", "name"}
-        ``binary``: 1 where a feature overlaps. ``score``: what `reduce` makes of the scores of all features that overlap, 0 without any.
+        ``binary``: 1 where a feature overlaps. ``score``: the largest score of the features that overlap, 0 without any.
         ``name``: a binary track for each distinct name of a file, in the order of `bed_names`.
-    reduce : {"max", "mean"}
-        For ``score``: the largest, or their mean with one vote per feature.
-    min_overlap : int
-        bp of a bin that one single feature must cover to count.
 
     Returns
     -------
@@ -373,20 +343,16 @@ def from_bed(
         Among others, naming file and line, for a feature without a score or a name; and where a file shares no chromosome with the regions.
     """
     _check("value", value, ("binary", "score", "name"))
-    _check("reduce", reduce, ("max", "mean"))
     files, windows = _paths(paths), _windows(regions, width, bin_size)
-    if not 1 <= min_overlap <= bin_size:
-        raise ValueError(f"min_overlap must lie between 1 bp and bin_size ({bin_size} bp), got {min_overlap}")
     tracks = []
     for path in files:
         features = _features(path, None if value == "binary" else value)
         if not set(features.chrom) & set(windows.rows):
             mine, yours = sorted(set(features.chrom))[:4], list(windows.rows)[:4]
             raise ValueError(f"{path} and the regions share no chromosome: the file has {', '.join(mine)}, the regions {', '.join(yours)}")
-        if value == "name":
-            tracks += [_overlaps(group, windows, "binary", reduce, min_overlap) for _, group in features.groupby("name", sort=True)]
-        else:
-            tracks.append(_overlaps(features, windows, value, reduce, min_overlap))
+        features["value"] = features.score if value == "score" else 1.0
+        groups = [group for _, group in features.groupby("name")] if value == "name" else [features]
+        tracks += [_largest(group, windows) for group in groups]
     return _orient(np.stack(tracks, axis=2), windows.minus, False)
 
 
@@ -402,43 +368,26 @@ def _features(path: Path, column: str | None) -> pd.DataFrame:
     missing = features[column].isna() | features[column].isin([".", ""]) if column in features else np.ones(len(features), bool)
     if missing.any():
         at = int(np.asarray(missing).argmax())
-        with _open(path) as file:
-            numbers = [number for number, line in enumerate(file, 1) if line.strip() and not line.startswith(("#", "track", "browser"))]
-        raise ValueError(f"{path}, line {numbers[at]}: the feature has no {column} (BED column {'4' if column == 'name' else '5, a number'})")
+        line = read_lines(path, intervals.COMMENTS).index[at]
+        raise ValueError(f"{path}, line {line}: the feature has no {column} (BED column {'4' if column == 'name' else '5, a number'})")
     return features
 
 
-def _overlaps(features: pd.DataFrame, windows: _Windows, value: str, reduce: str, min_overlap: int) -> np.ndarray:
-    """Combine, bin by bin, the features that overlap it: every pair of window and feature, then every bin of the pair, as flat arrays."""
-    total, votes = np.zeros((2, len(windows.start), windows.bins))
-    if value == "score" and reduce == "max":
-        total -= np.inf
+def _largest(features: pd.DataFrame, windows: _Windows) -> np.ndarray:
+    """The largest value of the features that overlap each bin: every pair of window and feature, then every bin of the pair, as flat arrays."""
+    found = np.full((len(windows.start), windows.bins), -np.inf)
+    width = windows.bins * windows.bin_size
     for chrom, group in features.groupby("chrom"):
-        group = group.sort_values("start")
-        start, end = group.start.to_numpy(), group.end.to_numpy()
+        start, end, value = (column.to_numpy() for _, column in group.sort_values("start")[["start", "end", "value"]].items())
         farthest = np.maximum.accumulate(end)
         for rows in windows.chunks(chrom) if chrom in windows.rows else ():
             left = windows.start[rows]
-            low = np.searchsorted(farthest, left, "right")
-            which, feature = _ranges(low, np.searchsorted(start, left + windows.bins * windows.bin_size))
-            begin = (start[feature] - left[which]).clip(0)  # from here on within the window
-            stop = (end[feature] - left[which]).clip(max=windows.bins * windows.bin_size)
-            pair, place = _ranges(begin // windows.bin_size, np.where(stop > begin, -(-stop // windows.bin_size), begin // windows.bin_size))
-            edge = place * windows.bin_size
-            enough = np.minimum(stop[pair], edge + windows.bin_size) - np.maximum(begin[pair], edge) >= min_overlap
-            pair, cell = pair[enough], (rows[which[pair[enough]]], place[enough])
-            score = group.score.to_numpy(float)[feature[pair]] if value == "score" else np.ones(len(pair))
-            np.add.at(votes, cell, 1)
-            (np.add if reduce == "mean" else np.maximum).at(total, cell, score)
-    found = np.where(votes > 0, total / np.maximum(votes, 1) if reduce == "mean" else total, 0)
-    return found.astype(np.float32)
-
-
-def _ranges(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All whole numbers of the ranges [low, high), one after another, and before them the range that each belongs to."""
-    size = np.maximum(high - low, 0)
-    owner = np.repeat(np.arange(len(low)), size)
-    return owner, np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + low[owner]
+            which, feature = intervals.ranges(np.searchsorted(farthest, left, "right"), np.searchsorted(start, left + width))
+            first = (start[feature] - left[which]).clip(0) // windows.bin_size  # bins of the window
+            past = -(-(end[feature] - left[which]).clip(max=width) // windows.bin_size)
+            pair, place = intervals.ranges(first, past)
+            np.maximum.at(found, (rows[which[pair]], place), value[feature[pair]])
+    return np.where(np.isfinite(found), found, 0).astype(np.float32)
 
 
 def from_bigwig(
@@ -514,10 +463,8 @@ def _check_bigwig(path: Path) -> None:
         raise ValueError(f"{path} is cut short: a bigWig ends with the bytes it starts with; copy, download or write it again")
 
 
-def to_bigwig(
-    path: str | Path, regions: pd.DataFrame, values: np.ndarray, chromsizes: Mapping[str, int], *, width: int | None = None, overlap: str = "mean"
-) -> Path:
-    """Write values of regions, for example predictions, as a bigWig track.
+def to_bigwig(path: str | Path, regions: pd.DataFrame, values: np.ndarray, chromsizes: Mapping[str, int], *, width: int | None = None) -> Path:
+    """Write values of regions, for example predictions, as a bigWig track; bases that several regions cover get the mean.
 
     Parameters
     ----------
@@ -531,8 +478,6 @@ def to_bigwig(
         The genome's, in the order to write.
     width : int, optional
         The window around each region that the values describe, as it was given to the reader; None for the regions themselves.
-    overlap : {"mean", "max", "sum"}
-        What bases that several regions cover get.
 
     Returns
     -------
@@ -546,7 +491,6 @@ def to_bigwig(
     """
     import pyBigWig
 
-    _check("overlap", overlap, ("mean", "max", "sum"))
     path, regions = Path(path), intervals.center(regions, width)
     values = np.asarray(values, float)
     if len(regions) == 0 or len(values) != len(regions) or values.ndim not in (1, 2) or values.size == 0:
@@ -567,26 +511,22 @@ def to_bigwig(
         file.addHeader([(str(name), int(length)) for name, length in chromsizes.items()])
         for chrom, length in chromsizes.items():
             here = keep & (chroms == chrom)[:, None]
-            track = _merge(start[here].clip(0), end[here].clip(max=length), values[here], overlap)
+            track = _merge(start[here].clip(0), end[here].clip(max=length), values[here])
             for first in range(0, len(track[0]), CHUNK):
                 starts, ends, numbers = (column[first : first + CHUNK] for column in track)
                 file.addEntries([str(chrom)] * len(starts), starts, ends=ends, values=numbers)
     return path
 
 
-def _merge(start: np.ndarray, end: np.ndarray, values: np.ndarray, overlap: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut overlapping intervals at every breakpoint, combine what covers each stretch, and join neighbours of one value."""
+def _merge(start: np.ndarray, end: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut overlapping intervals at every breakpoint, average what covers each stretch, and join neighbours of one value."""
     start, end, values = (column[start < end] for column in (start, end, values))
     breaks = np.unique(np.concatenate([start, end]))
     if not len(breaks):
         return start, end, values
-    owner, stretch = _ranges(np.searchsorted(breaks, start), np.searchsorted(breaks, end))
+    owner, stretch = intervals.ranges(np.searchsorted(breaks, start), np.searchsorted(breaks, end))
     covers = np.bincount(stretch, minlength=len(breaks) - 1)
-    if overlap == "max":
-        combined = np.full(len(breaks) - 1, -np.inf)
-        np.maximum.at(combined, stretch, values[owner])
-    else:
-        combined = np.bincount(stretch, values[owner], len(breaks) - 1) / (np.maximum(covers, 1) if overlap == "mean" else 1)
-    left, right, combined = (column[covers > 0] for column in (breaks[:-1], breaks[1:], combined))
-    new = np.r_[True, (left[1:] != right[:-1]) | (combined[1:] != combined[:-1])]
-    return left[new], right[np.r_[new[1:], True]], combined[new]
+    mean = np.bincount(stretch, values[owner], len(breaks) - 1) / np.maximum(covers, 1)
+    left, right, mean = (column[covers > 0] for column in (breaks[:-1], breaks[1:], mean))
+    new = np.r_[True, (left[1:] != right[:-1]) | (mean[1:] != mean[:-1])]
+    return left[new], right[np.r_[new[1:], True]], mean[new]

@@ -18,10 +18,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-FDR = {"recall_at_fdr5": 0.05, "recall_at_fdr10": 0.10, "recall_at_fdr50": 0.50}
-RANKED = ("auprc", "auroc", *FDR)  # need labels 0 and 1
-SMALLER_IS_BETTER = ("mse", "mae", "brier", "log_loss")
-METRICS = (*RANKED, "pearson", "spearman", "r2", *SMALLER_IS_BETTER)
+RANKED = ("auprc", "auroc")  # need labels 0 and 1
+METRICS = (*RANKED, "pearson", "spearman", "r2", "mse")
 BLOCKS = (1_000_000, 500_000, 200_000, 100_000, 50_000, 20_000, 10_000)  # base pairs
 ENOUGH = 30  # blocks: with fewer, a resampled interval is too narrow
 MAX_POINTS = 500  # rows of a curve: more than a chart can show
@@ -49,9 +47,8 @@ def score(
         chrom and start of each row; rows of the same `block` base pairs are resampled together. Without it every row is resampled by itself,
         which is right only where rows are independent.
     metrics : sequence of str
-        ``auprc`` (average precision), ``auroc``, ``recall_at_fdr5`` (largest recall at a false discovery rate of at most 5 %), ``recall_at_fdr10``,
-        ``recall_at_fdr50``, ``pearson``, ``spearman`` (ranks are those of all rows in every replicate), ``r2``, ``mse``, ``mae``, ``brier``,
-        ``log_loss``.
+        ``auprc`` (average precision), ``auroc``, ``pearson``, ``spearman`` (ranks are those of all rows in every replicate), ``r2``, ``mse`` (of
+        labels 0 and 1 the Brier score).
     block : int, optional
         Base pairs. By default 1 Mb, or on a small genome the largest of `BLOCKS` that leaves `ENOUGH` blocks with rows.
     n_boot : int
@@ -64,8 +61,8 @@ def score(
     Returns
     -------
     DataFrame
-        target, metric, value, low, high, baseline, n, positives, note. `baseline` is what a prediction that knows nothing but the prevalence (or the
-        mean, or for ``mae`` the median) gets. A target that cannot be scored, for example without positives, has value NaN and says why in `note`.
+        target, metric, value, low, high, baseline, n, positives, note. `baseline` is what a prediction that knows nothing but the prevalence, or
+        the mean, gets. A target that cannot be scored, for example without positives, has value NaN and says why in `note`.
 
     Raises
     ------
@@ -76,8 +73,7 @@ def score(
     rows, drawn = [], {}
     for name in targets:
         y, p, b = _measured(targets[name].to_numpy(), predicted[:, targets.columns.get_loc(name)], blocks)
-        values, notes = _values(y, p, metrics)
-        replicates = _replicates(y, p, b, blocks.max() + 1, [m for m in metrics if not np.isnan(values[m])], n_boot, seed)
+        values, notes, replicates = _estimates(y, p, b, blocks.max() + 1, metrics, n_boot, seed)
         drawn |= {(name, metric): values for metric, values in replicates.items()}
         for metric in metrics:
             low, high = _interval(replicates.get(metric))
@@ -136,19 +132,16 @@ def compare(
     _, b, _ = _checked(targets, b, regions, block, [metric])
     rows, differences = [], {}
     for i, name in enumerate(targets):
-        column = targets[name].to_numpy()
-        values, replicates, notes = [], [], []
+        found = []
         for predicted in (a, b):
-            y, p, stretch = _measured(column, predicted[:, i], blocks)
-            value, note = _values(y, p, [metric])
-            values.append(value[metric])
-            notes.append(note[metric])
-            scorable = [] if np.isnan(value[metric]) else [metric]
-            replicates.append(_replicates(y, p, stretch, blocks.max() + 1, scorable, n_boot, seed).get(metric, np.full(n_boot, np.nan)))
-        differences[name, metric] = replicates[0] - replicates[1]
+            y, p, stretch = _measured(targets[name].to_numpy(), predicted[:, i], blocks)
+            values, notes, replicates = _estimates(y, p, stretch, blocks.max() + 1, [metric], n_boot, seed)
+            found.append((values[metric], notes[metric], replicates.get(metric, np.full(n_boot, np.nan))))
+        (of_a, note, drawn_a), (of_b, other, drawn_b) = found
+        differences[name, metric] = drawn_a - drawn_b
         low, high = _interval(differences[name, metric])
-        row = {"target": name, "metric": metric, "a": values[0], "b": values[1], "difference": values[0] - values[1], "low": low, "high": high}
-        rows.append(row | {"p_value": _tail(differences[name, metric]), "n": len(y), "note": notes[0] or notes[1]})
+        row = {"target": name, "metric": metric, "a": of_a, "b": of_b, "difference": of_a - of_b, "low": low, "high": high}
+        rows.append(row | {"p_value": _tail(differences[name, metric]), "n": len(y), "note": note or other})
     for row, drawn in _means(pd.DataFrame(rows), differences, groups or {}, ["a", "b", "difference"]):
         rows.append(row | {"p_value": _tail(drawn)})
     return pd.DataFrame(rows)
@@ -171,7 +164,7 @@ def wins(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per metric: metric, wins, losses, ties (of a over b; for errors such as ``mse`` the smaller one wins), n, mean_difference and
+        One row per metric: metric, wins, losses, ties (of a over b; of ``mse`` the smaller one wins), n, mean_difference and
         median_difference (a - b), p_value (Wilcoxon signed-rank, two-sided; NaN where all are equal).
     """
     from scipy.stats import wilcoxon
@@ -182,7 +175,7 @@ def wins(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for metric, pairs in both.groupby("metric", sort=False):
         difference = (pairs["value_a"] - pairs["value_b"]).to_numpy()
-        better = np.sign(difference) * (-1 if metric in SMALLER_IS_BETTER else 1)
+        better = np.sign(difference) * (-1 if metric == "mse" else 1)
         row = {"metric": metric, "wins": (better > 0).sum(), "losses": (better < 0).sum(), "ties": (better == 0).sum(), "n": len(pairs)}
         row |= {"mean_difference": difference.mean(), "median_difference": np.median(difference)}
         rows.append(row | {"p_value": wilcoxon(difference).pvalue if difference.any() else np.nan})
@@ -293,11 +286,9 @@ def _checked(targets, predicted, regions, block, metrics) -> tuple[pd.DataFrame,
         raise ValueError(f"prediction of row {row} for {targets.columns[column]!r} is {predicted[row, column]}; did the model diverge?")
     targets = targets.astype(np.float64)
     for metric in metrics:
-        for name in targets if metric in (*RANKED, "brier", "log_loss") else ():
+        for name in targets if metric in RANKED else ():
             if not _binary(targets[name].dropna().to_numpy()):
-                raise ValueError(f"{metric} needs labels 0 and 1, but target {name!r} has other values; use pearson, spearman, r2, mse or mae")
-        if metric in ("brier", "log_loss") and (predicted.min() < 0 or predicted.max() > 1):
-            raise ValueError(f"{metric} needs probabilities, but predictions go from {predicted.min():g} to {predicted.max():g}; apply the sigmoid")
+                raise ValueError(f"{metric} needs labels 0 and 1, but target {name!r} has other values; use pearson, spearman, r2 or mse")
     if regions is None:
         return targets, predicted, np.arange(len(targets))
     if len(regions) != len(targets):
@@ -325,7 +316,8 @@ def _binary(y: np.ndarray) -> bool:
     return bool(((y == 0) | (y == 1)).all())
 
 
-def _values(y, p, metrics) -> tuple[dict[str, float], dict[str, str]]:
+def _estimates(y, p, blocks, n_blocks, metrics, n_boot, seed) -> tuple[dict[str, float], dict[str, str], dict[str, np.ndarray]]:
+    """By metric: value, why there is none, and the values of replicates."""
     values = {metric: float(r[0]) for metric, r in _weighted(y, p, np.zeros(len(y), np.int64), metrics, np.ones((1, 1))).items()} if len(y) else {}
     notes = dict.fromkeys(metrics, "")
     for metric in metrics:
@@ -337,18 +329,15 @@ def _values(y, p, metrics) -> tuple[dict[str, float], dict[str, str]]:
             notes[metric] = "targets do not vary" if np.ptp(y) == 0 else "predictions do not vary"
         if notes[metric]:
             values[metric] = np.nan
-    return values, notes
+    defined = [metric for metric in metrics if not np.isnan(values[metric])]
+    parts = [_weighted(y, p, blocks, defined, counts) for counts in _draws(n_blocks, n_boot, seed)] if defined else []
+    return values, notes, {metric: np.concatenate([part[metric] for part in parts]) for metric in defined if parts}
 
 
 def _baseline(metric: str, y: np.ndarray) -> float:
     if not len(y) or metric in ("pearson", "spearman", "r2"):
         return 0.0 if len(y) else np.nan
-    mean = y.mean()
-    if metric in FDR:
-        return float(mean >= 1 - FDR[metric])
-    if metric == "log_loss":
-        return float(-sum(share * np.log(share) for share in (mean, 1 - mean) if share > 0))
-    return float({"auprc": mean, "auroc": 0.5, "brier": y.var(), "mse": y.var(), "mae": np.abs(y - np.median(y)).mean()}[metric])
+    return float({"auprc": y.mean(), "auroc": 0.5, "mse": y.var()}[metric])
 
 
 def _interval(replicates: np.ndarray | None) -> tuple[float, float]:
@@ -357,13 +346,6 @@ def _interval(replicates: np.ndarray | None) -> tuple[float, float]:
         return np.nan, np.nan
     low, high = np.nanpercentile(replicates, [2.5, 97.5])
     return float(low), float(high)
-
-
-def _replicates(y, p, blocks, n_blocks, metrics, n_boot, seed) -> dict[str, np.ndarray]:
-    if not metrics or not n_boot:
-        return {}
-    parts = [_weighted(y, p, blocks, metrics, counts) for counts in _draws(n_blocks, n_boot, seed)]
-    return {metric: np.concatenate([part[metric] for part in parts]) for metric in metrics}
 
 
 def _draws(n_blocks: int, n_boot: int, seed: int) -> Iterator[np.ndarray]:
@@ -386,10 +368,10 @@ def _weighted(y, p, blocks, metrics, counts) -> dict[str, np.ndarray]:
         found = np.diff(np.append(0, np.cumsum(positive)[last])) > 0
         due = np.zeros(len(y), bool)  # curves bend only where positives are found, and just before
         due[last] = found | np.append(found[1:], True)
-        ranked = _ranked()(positive, due, blocks[order], np.ascontiguousarray(counts.T), np.array(list(FDR.values())))
+        ranked = _ranked()(positive, due, blocks[order], np.ascontiguousarray(counts.T))
         values |= dict(zip(RANKED, ranked.T, strict=True))
     # All else is a function of sums over rows, hence of sums over blocks.
-    columns = {"pearson": (y, p), "spearman": (_ranks(y), _ranks(p)) if "spearman" in metrics else None, "r2": (y, p)}
+    columns = {"pearson": (y, p), "spearman": [pd.Series(v).rank().to_numpy() for v in (y, p)] if "spearman" in metrics else None, "r2": (y, p)}
     for metric in metrics:
         if metric in columns:
             a, b = (v - v.mean() for v in columns[metric])
@@ -397,8 +379,8 @@ def _weighted(y, p, blocks, metrics, counts) -> dict[str, np.ndarray]:
             with np.errstate(invalid="ignore", divide="ignore"):
                 covariance, variances = sab - sa * sb / n, (saa - sa * sa / n, sbb - sb * sb / n)
                 values[metric] = 1 - sdd / variances[0] if metric == "r2" else np.clip(covariance / np.sqrt(variances[0] * variances[1]), -1, 1)
-        elif metric in SMALLER_IS_BETTER:
-            total, n = _block_sums(blocks, counts, _loss(metric, y, p), np.ones_like(y))
+        elif metric == "mse":
+            total, n = _block_sums(blocks, counts, np.square(y - p), np.ones_like(y))
             values[metric] = total / n
     return {metric: values[metric] for metric in metrics}
 
@@ -407,37 +389,16 @@ def _block_sums(blocks, counts, *columns) -> np.ndarray:
     return np.stack([counts @ np.bincount(blocks, column, minlength=counts.shape[1]) for column in columns])
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    from scipy.stats import rankdata
-
-    return rankdata(values)
-
-
-def _loss(metric: str, y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    if metric == "log_loss":
-        p = np.clip(p, np.finfo(p.dtype).eps, 1 - np.finfo(p.dtype).eps)
-        return -np.where(y > 0, np.log(p), np.log1p(-p))
-    return np.abs(y - p) if metric == "mae" else np.square(y - p)
-
-
 @functools.cache
 def _ranked():
     # One walk down the rows, best prediction first, for all replicates together. scikit-learn would sort again for each of the thousand; numpy would
     # need arrays of replicates x rows.
     import numba
 
-    @numba.njit
-    def walk(positive, due, blocks, counts, fdr):
+    @numba.njit(cache=True)
+    def walk(positive, due, blocks, counts):
         n = counts.shape[1]
-        tp, fp, old_tp, old_fp, ap, area, found = (
-            np.zeros(n),
-            np.zeros(n),
-            np.zeros(n),
-            np.zeros(n),
-            np.zeros(n),
-            np.zeros(n),
-            np.zeros((n, len(fdr))),
-        )
+        tp, fp, old_tp, old_fp, ap, area = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
         for i in range(len(positive)):
             weights, total = counts[blocks[i]], tp if positive[i] else fp
             for r in range(n):
@@ -446,16 +407,12 @@ def _ranked():
                 for r in range(n):
                     area[r] += (fp[r] - old_fp[r]) * (tp[r] + old_tp[r]) / 2
                     if tp[r] > old_tp[r]:
-                        precision = tp[r] / (tp[r] + fp[r])
-                        ap[r] += (tp[r] - old_tp[r]) * precision
-                        for k in range(len(fdr)):
-                            if precision >= 1 - fdr[k]:
-                                found[r, k] = tp[r]
+                        ap[r] += (tp[r] - old_tp[r]) * (tp[r] / (tp[r] + fp[r]))
                     old_tp[r], old_fp[r] = tp[r], fp[r]
-        out = np.full((n, 2 + len(fdr)), np.nan)
+        out = np.full((n, 2), np.nan)
         for r in range(n):
             if tp[r] > 0:
-                out[r, 0], out[r, 2:] = ap[r] / tp[r], found[r] / tp[r]
+                out[r, 0] = ap[r] / tp[r]
                 if fp[r] > 0:
                     out[r, 1] = area[r] / (tp[r] * fp[r])
         return out

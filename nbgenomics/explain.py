@@ -243,7 +243,7 @@ def _observed(observed: Mapping, bins: pd.DataFrame, size: int) -> pd.DataFrame:
                 text = f"{label} {i}" if values.shape[2] > 1 else label
                 parts[text] = pd.DataFrame({"start": edges[:-1], "end": edges[1:], "value": signal})
         else:
-            parts[label] = tracks._data(label, source, bins.chrom[0], max(low, 0), min(high, size), 500)
+            parts[label] = tracks.read(label, source, bins.chrom[0], max(low, 0), min(high, size), 500)
     table = pd.concat([pd.DataFrame(columns=["start", "end", "value", "name"]), *parts.values()], keys=[None, *parts], names=["track"])
     table = table.reset_index("track").reset_index(drop=True).astype({"start": int, "end": int, "value": float})
     return table[["track", "start", "end", "value", "name"]].assign(
@@ -340,23 +340,26 @@ def chart(found: Explanation, focus: tuple[int, int] | None = None, title: str =
         Where no base contributes, or a focus is not in the window.
     """
     heights = found.attribution[found.attribution.base != "N"].rename(columns={"contribution": "height"})
-    chrom, (start, end) = found.profile.chrom[0], charts._span(heights, "explanation")
+    chrom, (start, end) = found.profile.chrom[0], charts.span_of(heights, "explanation")
     whole = end - start <= 80 and focus is None
-    focus = (start, end) if whole else focus or charts._strongest(heights, start, end, 60)
-    zoom = charts._zoom(start, end) if whole else alt.selection_interval(encodings=["x"], value={"x": list(focus)}, name="focus")
+    focus = (start, end) if whole else focus or charts.strongest(heights, start, end, 60)
+    zoom = charts.zoom(start, end) if whole else alt.selection_interval(encodings=["x"], value={"x": list(focus)}, name="focus")
     near = {"shorthand": "x:Q", "scale": alt.Scale(domain=[start, end] if whole else zoom, nice=False, zero=False)}
     far = alt.X("x:Q", scale=alt.Scale(domain=[start, end], nice=False, zero=False), axis=None)
-    axis = alt.X(**near, title=f"position on {chrom} (bp, 0-based)", axis=charts._bp_axis(focus[1] - focus[0], width))
+    units = found.summary.set_index("fact")["unit"]
+    contribution, effect = f"contribution ({units['prediction less baseline']})", f"effect of a change ({units['prediction less baseline']})"
+    axis = alt.X(**near, title=f"position on {chrom} (bp, 0-based)", axis=charts.bp_axis(focus[1] - focus[0], width))
 
     def panel(mark, height, zooms=whole):
-        return alt.layer(charts._zero(), mark.add_params(zoom) if zooms else mark).properties(width=width, height=height)
+        return alt.layer(charts.zero_line(), mark.add_params(zoom) if zooms else mark).properties(width=width, height=height)
 
-    around = {"predicted": {"data": found.profile, "min": min(0, found.profile.value.min()), "max": max(1, found.profile.value.max())}}
+    limits = {"min": min(0, found.profile.value.min()), "max": max(1, found.profile.value.max())}
+    around = {f"predicted ({units['predicted: value']})": {"data": found.profile} | limits}
     for label, part in found.observed.groupby("track", observed=False):
         around[label] = part.drop(columns="value" if part.value.isna().all() else "name")
     around["window"] = pd.DataFrame({"start": [start], "end": [end]})
     rows = [*tracks.track_chart((chrom, max(found.profile.start.min(), 0), found.profile.end.max()), around, width=width).vconcat]
-    bars = charts._bars(heights, "height", far, axis=tracks._label("contribution", 46, tickCount=2))
+    bars = charts.draw_bars(heights, "height", far, axis=tracks.label_axis(contribution, 46, tickCount=2))
     rows += [] if whole else [panel(bars, 46, True)]
     hits = found.hits.drop_duplicates("site") if len(found.hits) else found.sites
     inside = {"best motif hits" if len(found.hits) else "important sites": {"data": hits, "color": charts.COLORS[2]}}
@@ -365,7 +368,7 @@ def chart(found: Explanation, focus: tuple[int, int] | None = None, title: str =
     if len(found.variants):
         frame = found.variants.assign(x=found.variants.start + 0.5, value=found.variants.logit_difference.fillna(found.variants.difference))
         shown = ["id:N", "ref:N", "alt:N", alt.Tooltip("start:Q", format=",d"), alt.Tooltip("value:Q", title="effect", format="+.3g")]
-        y = alt.Y("value:Q", axis=tracks._label("variants", 46, tickCount=2))
+        y = alt.Y("value:Q", axis=tracks.label_axis("variants", 46, tickCount=2))
         points = alt.Chart(frame).encode(x=far, y=y, tooltip=shown)
         rows.append(
             panel(points.mark_rule(color=charts.GREY).encode(y2=alt.datum(0)) + points.mark_circle(size=45, opacity=1, color=charts.COLORS[3]), 46)
@@ -373,7 +376,7 @@ def chart(found: Explanation, focus: tuple[int, int] | None = None, title: str =
     rows += [] if whole else [ruler]
     heights = heights[heights.height.abs() > heights.height.abs().max() / 200]  # the others are below half a pixel
     below = alt.X(**near, axis=None) if len(found.mutagenesis) else axis
-    rows.append(panel(charts._letters(heights, below, alt.Y("y:Q", axis=tracks._label("contribution", 80, tickCount=3))), 80))
+    rows.append(panel(charts.draw_letters(heights, below, alt.Y("y:Q", axis=tracks.label_axis(contribution, 80, tickCount=3))), 80))
     if len(found.mutagenesis):
         frame = found.mutagenesis[(found.mutagenesis.position - sum(focus) // 2).abs() < charts.MAX_ROWS // 8]
         edge = max(float(frame.effect.abs().max()), 1e-9)
@@ -381,9 +384,9 @@ def chart(found: Explanation, focus: tuple[int, int] | None = None, title: str =
         there = frame[frame.ref != "N"].drop_duplicates("position")
         cells = pd.concat([frame, there.assign(alt=there.ref, effect=0.0)])
         cells = alt.Chart(cells.assign(x=cells.position, end=cells.position + 1)).mark_rect(clip=True)
-        y = alt.Y("alt:N", sort=[*charts.BASES], axis=tracks._label("changed to", 64))
+        y = alt.Y("alt:N", sort=[*charts.BASES], axis=tracks.label_axis("changed to", 64))
         shown = [alt.Tooltip("position:Q", format=",d"), "ref:N", "alt:N", alt.Tooltip("effect:Q", format="+.3g")]
-        color = alt.Color("effect:Q", title="effect of a change", scale=scale, legend=legend)
+        color = alt.Color("effect:Q", title=effect, scale=scale, legend=legend)
         color = alt.condition("datum.ref == datum.alt", alt.value("#CCCCCC"), color)
         cells = cells.encode(x=axis, x2="end:Q", y=y, color=color, tooltip=shown)
         rows.append((cells.add_params(zoom) if whole else cells).properties(width=width, height=64))

@@ -1,12 +1,12 @@
 """Genes and where they begin: annotation files -> regions, promoters, and tags counted on the gene's strand. 0-based half-open inside."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from nbgenomics import intervals
+from nbgenomics.files import read_lines
 
 ROMAN = "I II III IV V VI VII VIII IX X XI XII XIII XIV XV XVI".split()
 SGD_CHROMOSOMES = {str(number): f"chr{name}" for number, name in enumerate(ROMAN, 1)} | {"17": "chrM", "2-micron": "2-micron"}
@@ -55,12 +55,7 @@ def read_genes(path: str | Path, gene_type: str | None = "protein_coding") -> pd
 
 def _columns(path: Path) -> pd.DataFrame:
     """The tab-separated fields of a file as text, without comment lines, indexed by line number."""
-    if not path.exists():
-        raise FileNotFoundError(f"no such file of genes: {path}")
-    with (gzip.open if path.suffix in (".gz", ".bgz") else open)(path, "rt", encoding="utf-8") as file:
-        lines = pd.Series(file.read().splitlines(), dtype=str)
-    lines.index += 1
-    lines = lines[(lines.str.strip() != "") & ~lines.str.startswith(("#", "track", "browser"))]
+    lines = read_lines(path, intervals.COMMENTS)
     if any(kind in path.name.lower() for kind in (".gtf", ".gff")):  # mostly exons: fifty times as many lines as genes
         lines = lines[lines.str.contains("\tgene\t", regex=False)]
     if lines.empty:

@@ -1,13 +1,8 @@
 """DNA sequence: FASTA -> memory-mapped codes (uint8: A 0, C 1, G 2, T 3, anything else 4) -> windows. Coordinates are 0-based half-open."""
 
-import glob
-import gzip
 import hashlib
 import json
-import os
-import shutil
 import socket
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nbgenomics import intervals, registry
+from nbgenomics.files import folder_beside, unpacked
 from nbgenomics.progress import Progress
 
 ALPHABET = "ACGTN"
@@ -22,17 +18,10 @@ COMPLEMENT = np.array([3, 2, 1, 0, 4], np.uint8)
 _FORMAT = 1  # of the code cache; a change makes every old cache unread
 _CHUNK = 1 << 22
 _BAD = 255
-_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # SAM specification, 4.1.2
 
 
-def _translation() -> bytes:
-    table = np.full(256, _BAD, np.uint8)
-    for letters, code in [("Aa", 0), ("Cc", 1), ("Gg", 2), ("TtUu", 3), ("RYSWKMBDHVNryswkmbdhvn", 4)]:  # the last: IUPAC's ambiguity codes
-        table[list(letters.encode())] = code
-    return table.tobytes()
-
-
-_TABLE = _translation()
+_CODES = dict(zip("ACGTU", (0, 1, 2, 3, 3), strict=True)) | dict.fromkeys("RYSWKMBDHVN", 4)  # the latter are IUPAC's ambiguity codes
+_TABLE = bytes(_CODES.get(chr(byte).upper(), _BAD) for byte in range(256))
 
 
 def encode(sequence: str) -> np.ndarray:
@@ -156,10 +145,7 @@ class Genome:
         """
         intervals.check_chroms(regions, self.chromsizes, f"genome {self.name!r}")
         if width is None:
-            lengths = pd.unique(regions.end - regions.start)
-            if len(lengths) != 1:
-                raise ValueError(f"regions have {len(lengths)} lengths ({lengths[:3].tolist()}, ... bp): pass width= to get windows of one width")
-            width = int(lengths[0])
+            width = intervals.common_width(regions)
         windows = intervals.center(regions, width)
         low = windows.chrom.map(self._offset).to_numpy(np.int64)
         size = windows.chrom.map(self.chromsizes).to_numpy(np.int64)
@@ -218,57 +204,27 @@ def _map(folder: Path, name: str) -> Genome:
 
 def _build(paths: list[Path], folder: Path, name: str) -> None:
     """Write the code cache beside its place and rename it there, so that a killed build leaves nothing that is believed."""
-    # the cache may lie on a disk shared by machines, and a process id says nothing of another one's processes
-    ours = f".{folder.name}.{socket.gethostname()}."
-    for stale in folder.parent.glob(f"{glob.escape(ours)}*.tmp"):
-        if not _alive(int(stale.name.split(".")[-2])):
-            shutil.rmtree(stale, ignore_errors=True)
-    scratch = folder.parent / f"{ours}{os.getpid()}.tmp"
-    shutil.rmtree(scratch, ignore_errors=True)
     chromsizes: dict[str, int] = {}
+    work = Progress(f"building the sequence cache of {name}", sum(path.stat().st_size for path in paths))
     try:
-        scratch.mkdir(parents=True)
-        with (
-            open(scratch / "codes.u8", "wb") as out,
-            Progress(f"building the sequence cache of {name}", sum(p.stat().st_size for p in paths)) as progress,
-        ):
-            for path in paths:
-                _stream(path, out, chromsizes, progress)
+        with folder_beside(folder) as scratch:
+            with open(scratch / "codes.u8", "wb") as out, work as progress:
+                for path in paths:
+                    _stream(path, out, chromsizes, progress)
             if not any(chromsizes.values()):
                 raise ValueError(f"{', '.join(map(str, paths))}: there are names, but no sequence")
-            out.flush()
-            os.fsync(out.fileno())
-        with open(scratch / "chromsizes.json", "w") as out:
-            json.dump(chromsizes, out)
-            out.flush()
-            os.fsync(out.fileno())
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process finished the same cache first
-                raise
+            (scratch / "chromsizes.json").write_text(json.dumps(chromsizes))
     except OSError as error:
-        raise OSError(
-            f"the sequence cache of {name} could not be written to {folder.parent}: {error}; free space there, or set NBGENOMICS_DATA"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        advice = "free space there, or set NBGENOMICS_DATA"
+        raise OSError(f"the sequence cache of {name} could not be written to {folder.parent}: {error}; {advice}") from error
 
 
 def _stream(path: Path, out, chromsizes: dict[str, int], progress: Progress) -> None:
     """Append one FASTA's codes to `out`, a chunk at a time, and its sequences' lengths to `chromsizes`."""
     header, current = b"", None
-    with open(path, "rb") as raw:
-        start = raw.read(16)
-        packed = start[:2] == b"\x1f\x8b"
-        if packed and start[12:14] == b"BC":  # bgzip ends with an empty block; cut between two blocks, the file would still inflate
-            raw.seek(-min(len(_BGZF_END), path.stat().st_size), os.SEEK_END)
-            if raw.read() != _BGZF_END:
-                raise ValueError(f"{path} is cut short: bgzip's last block is missing; fetch or copy it again")
-        raw.seek(0)
-        source, read = gzip.GzipFile(fileobj=raw) if packed else raw, 0
-        in_header = False
-        while chunk := _read(source, path):
+    with unpacked(path) as source:
+        raw, read, in_header = getattr(source, "fileobj", source), 0, False
+        while chunk := source.read(_CHUNK):
             progress.update(raw.tell() - read)
             read, position = raw.tell(), 0
             while position < len(chunk):
@@ -296,13 +252,6 @@ def _stream(path: Path, out, chromsizes: dict[str, int], progress: Progress) -> 
         raise ValueError(f"{path} is not FASTA: it has no line that starts with '>'")
 
 
-def _read(source, path: Path) -> bytes:
-    try:
-        return source.read(_CHUNK)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is cut short or damaged ({error}); fetch or copy it again") from error
-
-
 def _name(header: bytes, path: Path, chromsizes: dict[str, int]) -> str:
     words = header.decode("utf-8", "replace").split()
     if not words:
@@ -310,13 +259,3 @@ def _name(header: bytes, path: Path, chromsizes: dict[str, int]) -> str:
     if words[0] in chromsizes:
         raise ValueError(f"{path} has a second sequence named {words[0]!r}: names must differ within one genome")
     return words[0]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

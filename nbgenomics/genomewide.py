@@ -4,6 +4,7 @@ The genome is cut into cells of `step` bp that lie on the grid of multiples of `
 its middle. Cells are predicted in shards of about a million bp, which are kept on disk until the tracks are whole: interrupted work goes on.
 """
 
+import fcntl
 import hashlib
 import os
 import pickle
@@ -109,6 +110,8 @@ def predict(
     ------
     ValueError
         For an unknown width, regions that are empty or off the genome, targets that the model does not have, or predictions that are no numbers.
+    BlockingIOError
+        Where another process is at work on the same `out`.
     FileNotFoundError
         Where a model's file, or on a worker the shared folder, is not there.
 
@@ -141,10 +144,15 @@ def predict(
     parts = Path(str(out).replace("{target}", "targets") + ".parts").resolve()
     folder = parts / _key(model, genome, width, step, rows, columns, strands, spans.to_csv())
     folder.mkdir(parents=True, exist_ok=True)
-    shards = _predict_all(job._replace(columns=columns), model, scheduler, folder)
-    for row, path in enumerate(track(paths, "writing bigWig tracks")):
-        _write(job, shards, row, path)
-    shutil.rmtree(parts, ignore_errors=True)
+    with open(parts / "lock", "w") as lock:  # the system lets go of it when we end, however
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"another process is predicting into {out}: wait until it is done, or name another file as out") from None
+        shards = _predict_all(job._replace(columns=columns), model, scheduler, folder)
+        for row, path in enumerate(track(paths, "writing bigWig tracks")):
+            _write(job, shards, row, path)
+        shutil.rmtree(parts, ignore_errors=True)
     return dict(zip(names, paths, strict=True))
 
 

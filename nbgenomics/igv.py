@@ -17,6 +17,7 @@ from typing import ClassVar
 import anywidget
 import numpy as np
 import traitlets
+from ipywidgets import CallbackDispatcher
 
 
 @functools.cache
@@ -65,6 +66,8 @@ class View(anywidget.AnyWidget):
         tuple or a region (0-based), moves the browser; ``view.observe(function, "locus")`` follows it.
     tracks : dict of str to track
         What is shown now.
+    find : callable or None
+        What says the locus that a text typed in IGV means where it is none, such as the name of a gene; raises ValueError.
     errors : list of str
         What failed in the page after the view was open; each is also a warning.
     """
@@ -73,6 +76,7 @@ class View(anywidget.AnyWidget):
     _of_cell: ClassVar[dict] = {}
     locus = traitlets.Any().tag(sync=True)
     place = traitlets.Unicode().tag(sync=True)
+    clickable = traitlets.Bool().tag(sync=True)
     errors = traitlets.List()
 
     def __init__(
@@ -86,8 +90,8 @@ class View(anywidget.AnyWidget):
         live: bool = True,
     ):
         """Everything that knows formats is given: how a locus is written, a track said to igv.js, and all of them drawn as HTML."""
-        self._live, self._check, self._configure, self._picture, self._shown = live, check, configure, picture, None
-        self.tracks, self._configs, self._sources = {}, {}, {}
+        self._live, self._check, self._configure, self._picture, self._shown, self.find = live, check, configure, picture, None, None
+        self.tracks, self._configs, self._sources, self._clicks = {}, {}, {}, CallbackDispatcher()
         self._reference = self._named("reference", reference)
         super().__init__(locus=locus, place=os.urandom(8).hex() if live else "")
         for label, track in tracks.items():
@@ -127,6 +131,11 @@ class View(anywidget.AnyWidget):
         self._sources = {key: source for key, source in self._sources.items() if key[0] != label}
         del self._configs[label]
         self.send({"kind": "remove", "label": label})
+
+    def on_click(self, function: Callable[[str, int, str], None]) -> None:
+        """Call a function with chromosome, position (0-based) and track where someone clicks; then igv.js opens no window about what is there."""
+        self._clicks.register_callback(function)
+        self.clickable = True
 
     def show(self) -> None:
         """Draw it below the running cell, which keeps the picture of this moment; a cell draws a view once, also where its last line names it."""
@@ -174,8 +183,13 @@ class View(anywidget.AnyWidget):
                 self.errors = [*self.errors, str(message["message"])]
                 warnings.warn(f"IGV: {message['message']}", stacklevel=2)
                 return
+            if kind == "click":
+                self._clicks(str(message["chrom"]), int(message["position"]), str(message["track"]))
+                return
             if kind == "library":
                 data = [script()]
+            elif kind == "search":
+                answer["locus"] = self._check(self.find(message["text"]) if self.find else message["text"])
             elif kind == "open":
                 answer["config"] = self._config()
             elif kind == "bytes":
@@ -183,7 +197,7 @@ class View(anywidget.AnyWidget):
             elif kind == "rows":
                 answer["columns"] = self._source(message)(message["chrom"], int(message["start"]), int(message["end"]), int(message["points"]))
             else:
-                raise ValueError(f"a view answers to library, open, bytes, rows and error, not to {kind!r}")
+                raise ValueError(f"a view answers to library, search, open, bytes, rows, click and error, not to {kind!r}")
         except Exception as error:  # whatever it is, the page is told, and tells it to whoever looks
             answer["error"] = f"{type(error).__name__}: {error}"
         self.send(answer, data)
@@ -200,6 +214,7 @@ class View(anywidget.AnyWidget):
             "locus": self.locus,
             "tracks": list(self._configs.values()),
             "loadDefaultGenomes": False,  # or igv.js asks igv.org for its list of genomes
+            "search": False,  # or it asks igv.org for what is typed and is no locus
             "showIdeogram": False,
             "showSVGButton": True,
         }

@@ -1,6 +1,7 @@
 // IGV in the page, fed by the kernel through the notebook's own connection: no URL, so no server root, base URL or network matters.
 
 const SETTLED = 150; // ms without a movement before the kernel is told the locus
+const CLICK = 350; // ms in which a second click makes a double click, which is igv.js's
 const LOOK = 400; // ms between two looks for a place to draw in
 
 function ask(model, message) {
@@ -62,6 +63,18 @@ function revived(model, value) {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revived(model, item)]));
 }
 
+// Where igv.js is narrow its bar wraps; and its keyboard focus shows.
+const STYLE = `.igv-navbar { flex-wrap: wrap !important; height: auto !important; }
+  .igv-windowsize-panel-container { white-space: nowrap; } :focus-visible { outline: 2px solid #0072B2 !important; }`;
+const NAMES = { ".igv-search-input": "locus of IGV", ".igv-chromosome-select-widget-container select": "chromosome of IGV", "input[type=range]": "zoom of IGV" };
+
+function dress(root) {
+  const style = document.createElement("style");
+  style.textContent = STYLE;
+  root.append(style);
+  for (const [which, name] of Object.entries(NAMES)) root.querySelector(which)?.setAttribute("aria-label", name);
+}
+
 const where = (browser) => browser.referenceFrameList.map((frame) => frame.getLocusString()).join(" ");
 
 // Draws a view in an element and keeps it and the kernel's object in step; gives back what undoes it.
@@ -69,13 +82,23 @@ function mount(model, el) {
   const box = document.createElement("div");
   const line = document.createElement("pre"); // the last thing that went wrong
   const hidden = [];
-  let igv, browser, timer, closed;
-  box.style.cssText = "background:white;color:black;color-scheme:light;height:0;overflow:hidden"; // below the picture until it is drawn
-  line.style.cssText = "color:#B00020;white-space:pre-wrap";
+  let igv, browser, timer, closed, width, resized, click, pressed;
+  box.style.cssText = "background:white;color:black;color-scheme:light;padding:4px;height:0;overflow:hidden"; // below the picture until it is drawn
+  line.style.cssText = "color:var(--jp-error-color0, #B00020);white-space:pre-wrap";
   box.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes what is typed in IGV's box for its own: "dd" deletes a cell
   box.addEventListener("keydown", (event) => {
     const [input] = event.composedPath();
     if (event.key === "Enter" && input.matches(".igv-search-input")) input.blur(); // in JupyterLab Enter alone changes nothing
+  });
+  box.addEventListener("pointerdown", (event) => (pressed = event.clientX));
+  box.addEventListener("click", (event) => {
+    clearTimeout(click);
+    const viewport = event.composedPath().find((part) => part.classList?.contains("igv-viewport"));
+    if (!viewport || !model.get("clickable") || event.detail > 1 || Math.abs(event.clientX - pressed) > 3) return; // 3: it was a drag
+    const shown = browser.trackViews.flatMap(({ track, viewports }) => viewports.map((each) => [track, each]));
+    const [track, { referenceFrame: frame }] = shown.find(([, each]) => each.$viewport.get(0) === viewport);
+    const position = Math.floor(frame.start + (event.clientX - viewport.getBoundingClientRect().left) * frame.bpPerPixel);
+    if (frame.chr !== "all") click = setTimeout(() => model.send({ kind: "click", chrom: frame.chr, position, track: track.name ?? "" }), CLICK);
   });
   el.append(box);
   const complain = (error) => {
@@ -86,6 +109,7 @@ function mount(model, el) {
   const moved = () => {
     clearTimeout(timer);
     timer = setTimeout(() => {
+      if (resized || box.offsetWidth !== width) return;
       model.set("locus", where(browser));
       model.save_changes();
     }, SETTLED);
@@ -94,6 +118,18 @@ function mount(model, el) {
     const locus = model.get("locus");
     if (browser && locus !== where(browser)) await browser.search(locus).catch(complain);
   };
+  // With another width igv.js keeps its scale and lets go of the end: here the locus stays.
+  const observer = new ResizeObserver(() => {
+    if (!browser || !box.offsetWidth || box.offsetWidth === width) return;
+    width = box.offsetWidth;
+    clearTimeout(resized);
+    const mine = setTimeout(async () => {
+      await browser?.visibilityChange();
+      await go();
+      if (resized === mine) resized = undefined;
+    }, SETTLED);
+    resized = mine;
+  });
   const open = async () => {
     while (!el.offsetWidth && !closed) await new Promise((resolve) => setTimeout(resolve, LOOK)); // igv.js needs a width
     igv = await library(model);
@@ -101,6 +137,15 @@ function mount(model, el) {
     const drawn = await igv.createBrowser(box, revived(model, config));
     if (closed) return igv.removeBrowser(drawn);
     browser = drawn;
+    dress(box.shadowRoot);
+    width = box.offsetWidth;
+    observer.observe(box);
+    const search = browser.search.bind(browser);
+    browser.search = async (text, first) => {
+      line.remove();
+      return (await search(text, first)) || ask(model, { kind: "search", text }).then(({ locus }) => search(locus)).catch((error) => complain(error) ?? true);
+    };
+    browser.on("trackclick", () => (model.get("clickable") ? false : undefined)); // false: no window about it
     box.style.height = box.style.overflow = "";
     const present = browser.alert.present.bind(browser.alert); // igv.js has no event for what fails later
     browser.alert.present = (said, then) => (said instanceof Error ? complain(said) : present(said, then));
@@ -125,7 +170,8 @@ function mount(model, el) {
   model.on("msg:custom", queued);
   return () => {
     closed = true;
-    clearTimeout(timer);
+    for (const waiting of [timer, click, resized]) clearTimeout(waiting);
+    observer.disconnect();
     model.off("change:locus", go);
     model.off("msg:custom", queued);
     if (browser) igv.removeBrowser(browser);

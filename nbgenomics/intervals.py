@@ -1,17 +1,20 @@
 """Regions: the idioms that bioframe lacks. Everything is a DataFrame with ``chrom``, ``start``, ``end`` in 0-based half-open coordinates."""
 
-import bz2
-import gzip
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from nbgenomics.files import read_lines, unpacked
+
 # bioframe 0.8 still calls pandas in ways that pandas 3 announces to drop: its affair, not the reader's
 warnings.filterwarnings("ignore", message=".*inplace.*", module=r"bioframe\.")
 
+COMMENTS = ("#", "track", "browser")  # begin lines that hold none
+_PIECE = 1 << 22  # fragments read at once
 _PAIRS = 1 << 22  # pairs of region and feature compared at once, so that memory stays bounded however features pile up
 BED_COLUMNS = ["chrom", "start", "end", "name", "score", "strand"]
 # UCSC's narrowPeak and broadPeak go on where BED's sixth column ends; `summit` is an offset from `start`, -1 where none was called
@@ -43,39 +46,62 @@ def read_bed(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 
 def _read_one_bed(path: Path) -> pd.DataFrame:
-    if not path.exists():
-        raise FileNotFoundError(f"no such file of regions: {path}")
-    opener = {".gz": gzip.open, ".bgz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            numbered = [(number, line.rstrip("\r\n")) for number, line in enumerate(file, 1)]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as BED text: {error}; is it complete, and what its name says it is?") from error
-    numbered = [(number, line) for number, line in numbered if line.strip() and not line.startswith(("#", "track", "browser"))]
-    if not numbered:
+    lines = read_lines(path, COMMENTS)
+    if lines.empty:
         raise ValueError(f"{path} holds no region: every line is empty or a comment")
-    numbers, lines = zip(*numbered, strict=True)
-    table = pd.Series(lines).str.split("\t" if "\t" in lines[0] else None, expand=True)
+    table = lines.str.split("\t" if "\t" in lines.iloc[0] else None, expand=True)
 
-    def fail(bad: np.ndarray, what: str) -> None:
+    def fail(bad: pd.Series, what: str) -> None:
         if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise ValueError(f"{path}, line {numbers[row]}: {what}, got {lines[row]!r}; BED has tab-separated chrom, start, end")
+            raise ValueError(f"{path}, line {bad.idxmax()}: {what}, got {lines[bad.idxmax()]!r}; BED has tab-separated chrom, start, end")
 
-    if table.shape[1] < 3:
-        fail(np.ones(len(table), bool), "expected at least 3 columns")
-    fail(table[2].isna().to_numpy(), "expected at least 3 columns")
+    fail(table.get(2, pd.Series(None, table.index)).isna(), "expected at least 3 columns")
     columns = PEAK_COLUMNS.get(table.shape[1], [*BED_COLUMNS, *(f"column{i}" for i in range(7, table.shape[1] + 1))][: table.shape[1]])
     table.columns = columns
     for column in ["start", "end"]:
         whole = pd.to_numeric(table[column], errors="coerce")
-        fail((whole.isna() | (whole % 1 != 0)).to_numpy(), f"expected a whole number as {column}")
+        fail(whole.isna() | (whole % 1 != 0), f"expected a whole number as {column}")
         table[column] = whole.astype(np.int64)
-    fail((table.start < 0).to_numpy(), "expected a start of 0 or more")
-    fail((table.end <= table.start).to_numpy(), "expected an end past the start")
+    fail(table.start < 0, "expected a start of 0 or more")
+    fail(table.end <= table.start, "expected an end past the start")
     for column in {"score", "signal", "p_value", "q_value", "summit"} & set(columns):
         table[column] = pd.to_numeric(table[column].replace(".", np.nan), errors="coerce")
     return table
+
+
+def read_fragments(path: str | Path) -> Iterator[pd.DataFrame]:
+    """Read paired ends as ATAC-seq files list them (chrom, start, end, anything) piece by piece, plain or compressed as in `read_bed`.
+
+    Yields
+    ------
+    DataFrame
+        chrom (category), start, end (int32), 0-based half-open.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, where it is damaged or lines are no fragments, or each holds two intervals (BEDPE of six columns).
+    FileNotFoundError
+    """
+    types = {"chrom": "category", "start": np.int32, "end": np.int32}
+    with unpacked(path) as file:
+        try:
+            lines = ((number, line.decode()) for number, line in enumerate(file))
+            skip, first = next(((number, line) for number, line in lines if not line.startswith(COMMENTS)), (0, ""))
+            if not first.strip():
+                raise ValueError("it has none")
+            fields = first.split("\t")
+            if len(fields) > 5 and fields[4].isdigit() and fields[5].strip().isdigit():
+                raise ValueError("its lines hold two intervals each (BEDPE); write chrom, leftmost start and rightmost end of each pair")
+            file.seek(0)
+            options = dict(sep="\t", header=None, usecols=[0, 1, 2], names=list(types), dtype=types, na_filter=False, chunksize=_PIECE)
+            for table in pd.read_csv(file, skiprows=skip, **options):
+                if (wrong := (table.start < 0) | (table.end <= table.start)).any():
+                    row = wrong.idxmax()
+                    raise ValueError(f"line {skip + row + 1}: expected 0 <= start < end, got {table.start[row]} and {table.end[row]}")
+                yield table
+        except (EOFError, zlib.error, OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as fragments (tab-separated chrom, start, end): {error}") from error
 
 
 def center(regions: pd.DataFrame, width: int | None) -> pd.DataFrame:
@@ -91,6 +117,15 @@ def center(regions: pd.DataFrame, width: int | None) -> pd.DataFrame:
     return regions.assign(start=start, end=start + width)
 
 
+def common_width(regions: pd.DataFrame) -> int:
+    """The width in bp that all regions have; raises ValueError where they have several, or there are none."""
+    widths = np.unique(regions.end - regions.start)
+    if len(widths) != 1:
+        shown = f" ({widths[0]:,} to {widths[-1]:,} bp)" if len(widths) else ""
+        raise ValueError(f"expected regions of one width, got {len(widths):,} widths{shown}: pass width= to cut equal windows around them")
+    return int(widths[0])
+
+
 def tile(regions: pd.DataFrame, width: int) -> pd.DataFrame:
     """Cut regions into adjacent bins of `width` bp that lie on the genome-wide grid of multiples of `width`.
 
@@ -99,12 +134,19 @@ def tile(regions: pd.DataFrame, width: int) -> pd.DataFrame:
     >>> tile(pd.DataFrame({"chrom": ["chr1"], "start": [150], "end": [650]}), 200).values.tolist()
     [['chr1', 200, 400], ['chr1', 400, 600]]
     """
-    first, last = -(-regions.start.to_numpy(np.int64) // width), regions.end.to_numpy(np.int64) // width
-    count = np.maximum(last - first, 0)
-    row = np.repeat(np.arange(len(regions)), count)
-    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    start = (first[row] + within) * width
-    return pd.DataFrame({"chrom": regions.chrom.to_numpy()[row], "start": start, "end": start + width})
+    row, number = ranges(-(-regions.start.to_numpy(np.int64) // width), regions.end.to_numpy(np.int64) // width)
+    return pd.DataFrame({"chrom": regions.chrom.to_numpy()[row], "start": number * width, "end": (number + 1) * width})
+
+
+def ranges(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All whole numbers of the ranges [low, high), one after another, and before them the range that each belongs to.
+
+    >>> [values.tolist() for values in ranges(np.array([5, 7, 0]), np.array([7, 7, 1]))]
+    [[0, 0, 2], [5, 6, 0]]
+    """
+    size = np.maximum(high - low, 0)
+    owner = np.repeat(np.arange(len(low)), size)
+    return owner, np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + low[owner]
 
 
 def overlap_labels(regions: pd.DataFrame, features: pd.DataFrame, min_overlap: int | float = 1) -> np.ndarray:
@@ -283,24 +325,18 @@ def check_leakage(regions: pd.DataFrame, split: Iterable[str], width: int | None
     ValueError
         With the number of windows concerned, one example, and what to do.
     """
-    windows = center(regions[["chrom", "start", "end"]], width).reset_index(drop=True)
-    split = np.asarray(split)
+    windows, split = center(regions[["chrom", "start", "end"]], width), np.asarray(split)
     windows, split = windows[split != ""], split[split != ""]
-    order = np.lexsort([windows.start, pd.factorize(windows.chrom)[0]])
-    chrom, start, end, label = (values[order] for values in (windows.chrom.to_numpy(), windows.start.to_numpy(), windows.end.to_numpy(), split))
-    for name in pd.unique(label):
-        # the furthest end so far of any other split's window, restarting at each chromosome
-        other = label != name
-        rank = np.cumsum(np.r_[True, chrom[1:] != chrom[:-1]])
-        reach = np.where(other, end + rank * 2**40, 0)
-        furthest = np.r_[0, np.maximum.accumulate(reach)[:-1]]
-        leaky = (label == name) & (furthest > start + rank * 2**40)
+    for name in pd.unique(split):
+        ours, others, whose = windows[split == name], windows[split != name], split[split != name]
+        leaky = overlap_finder(ours)(others)
         if leaky.any():
-            row = np.flatnonzero(leaky)[0]
-            before = np.flatnonzero(other[:row] & (chrom[:row] == chrom[row]) & (end[:row] > start[row]))[-1]
+            one = ours[leaky].iloc[0]
+            at = np.flatnonzero((others.chrom == one.chrom) & (others.start < one.end) & (others.end > one.start))[0]
+            two = others.iloc[at]
             raise ValueError(
                 f"{leaky.sum():,} windows of the {name} split overlap windows of another split, for example {name} "
-                f"{chrom[row]}:{start[row]:,}-{end[row]:,} and {label[before]} {chrom[before]}:{start[before]:,}-{end[before]:,} (flanks included): "
+                f"{one.chrom}:{one.start:,}-{one.end:,} and {whose[at]} {two.chrom}:{two.start:,}-{two.end:,} (flanks included): "
                 "scores would be too good. Pass width= to split_regions or split_blocks so that windows at the border are left out."
             )
 
@@ -356,10 +392,7 @@ def mask_bases(windows: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
     -------
     ndarray of bool, shape (len(windows), width)
     """
-    widths = pd.unique(windows.end - windows.start)
-    if len(widths) != 1:
-        raise ValueError(f"expected windows of one width, got {len(widths)} widths: {widths[:3].tolist()}; resize them with center")
-    width = int(widths[0])
+    width = common_width(windows)
     mask = np.zeros((len(windows), width), bool)
     for chrom, rows in windows.reset_index(drop=True).groupby("chrom", sort=False):
         here = features[features.chrom == chrom]

@@ -1,14 +1,12 @@
 """Labels of many targets: from hundreds of peak files at once, and from DeepSEA's own files."""
 
 import json
-import os
 import re
 import shutil
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from nbgenomics.files import beside, unpacked
 from nbgenomics.intervals import overlap_finder, read_bed
 from nbgenomics.progress import Progress, track
 
@@ -135,16 +134,13 @@ def _read_peaks(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     """The three columns needed; what the fast reader does not take, the strict one reads or explains."""
     if isinstance(source, pd.DataFrame):
         return source
-    path, types = Path(source), {"chrom": str, "start": np.int64, "end": np.int64}
-    compression = {".gz": "gzip", ".bgz": "gzip", ".bz2": "bz2"}.get(path.suffix)
-    options = dict(sep="\t", header=None, usecols=[0, 1, 2], comment="#", quoting=3, na_filter=False, compression=compression)
-    try:
-        table = pd.read_csv(path, names=list(types), dtype=types, **options)
+    types = {"chrom": str, "start": np.int64, "end": np.int64}
+    options = dict(sep="\t", header=None, usecols=[0, 1, 2], comment="#", quoting=3, na_filter=False)
+    with suppress(ValueError, OverflowError), unpacked(source) as file:
+        table = pd.read_csv(file, names=list(types), dtype=types, **options)
         if len(table) and (table.start >= 0).all() and (table.end > table.start).all():
             return table
-    except (ValueError, OSError, EOFError, OverflowError, zlib.error):
-        pass
-    return read_bed(path)
+    return read_bed(source)
 
 
 def _check_naming(theirs: set, ours: set, source: str | Path) -> None:
@@ -171,7 +167,7 @@ class _Pair(NamedTuple):
         return self.sequence.shape[self.axis], one, self.labels.shape[self.axis + 1 if self.axis == 0 else 0]
 
 
-def read_deepsea(path: str | Path, rows: slice | None = None, order: str = "AGCT", forward_only: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def read_deepsea(path: str | Path, order: str = "AGCT", forward_only: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Read one-hot sequences and labels as DeepSEA publishes them.
 
     The published files hold each sequence twice: all forward strands, then all their reverse complements in the same order. They say neither where a
@@ -181,9 +177,7 @@ def read_deepsea(path: str | Path, rows: slice | None = None, order: str = "AGCT
     ----------
     path : path
         MATLAB 7.3 (``train.mat``; HDF5), MATLAB 5 (``valid.mat``, ``test.mat``), ``.npz`` or other HDF5: by content, not by name. Arrays are found by
-        their shapes. HDF5 is read in parts; the others can only be read whole, even for a few rows.
-    rows : slice, optional
-        Rows to read, without a step; all by default.
+        their shapes. HDF5 is read in parts, the others whole.
     order : str
         Letters of the four channels: ``"AGCT"`` in DeepSEA's files, ``"ACGT"`` in most others. Nothing in a file tells.
     forward_only : bool
@@ -202,7 +196,7 @@ def read_deepsea(path: str | Path, rows: slice | None = None, order: str = "AGCT
     FileNotFoundError
     """
     with _opened(path) as pair:
-        blocks = list(_blocks(pair, range(_count(pair, order, forward_only))[rows or slice(None)], order))
+        blocks = list(_blocks(pair, _count(pair, order, forward_only), order))
         return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
 
 
@@ -230,32 +224,24 @@ def convert_deepsea(path: str | Path, folder: str | Path, order: str = "AGCT", f
         Where the disk has too little room.
     """
     path, folder = Path(path), Path(folder)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    stamp, names = folder / "converted.json", ["sequence.npy", "targets.npy"]
+    stamp, made = folder / "converted.json", [folder / "sequence.npy", folder / "targets.npy"]
     asked = dict(source=str(path.absolute()), bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, order=order, forward_only=forward_only)
     if not stamp.exists() or json.loads(stamp.read_text()) != asked:
-        folder.mkdir(parents=True, exist_ok=True)
         stamp.unlink(missing_ok=True)
-        beside = [folder / f".{name}.{os.getpid()}.tmp" for name in (*names, stamp.name)]
-        try:
-            with _opened(path) as pair, open(beside[0], "wb") as sequence, open(beside[1], "wb") as targets:
-                n, (_, one, many) = _count(pair, order, forward_only), pair.shapes
-                width = int(np.prod(one)) // 4
-                if (free := shutil.disk_usage(folder).free) < n * (width + many):
-                    raise OSError(28, f"{folder} needs {n * (width + many):,} bytes and {free:,} are free: make room, or take another folder")
+        with _opened(path) as pair, beside(made[0]) as sequence, beside(made[1]) as targets:
+            n, (_, one, many) = _count(pair, order, forward_only), pair.shapes
+            width = int(np.prod(one)) // 4
+            if (free := shutil.disk_usage(folder).free) < n * (width + many):
+                raise OSError(28, f"{folder} needs {n * (width + many):,} bytes and {free:,} are free: make room, or take another folder")
+            with open(sequence, "wb") as sequence, open(targets, "wb") as targets:
                 for file, columns in ((sequence, width), (targets, many)):
                     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (n, columns)})
-                for codes, labels in _blocks(pair, range(n), order):
+                for codes, labels in _blocks(pair, n, order):
                     sequence.write(codes)
                     targets.write(labels)
-            beside[2].write_text(json.dumps(asked))
-            for part, name in zip(beside, (*names, stamp.name), strict=True):
-                os.replace(part, folder / name)
-        finally:
-            for part in beside:
-                part.unlink(missing_ok=True)
-    return tuple(np.load(folder / name, mmap_mode="r") for name in names)
+        with beside(stamp) as temporary:
+            temporary.write_text(json.dumps(asked))
+    return tuple(np.load(array, mmap_mode="r") for array in made)
 
 
 def deepsea_targets() -> pd.DataFrame:
@@ -328,14 +314,12 @@ def _count(pair: _Pair, order: str, forward_only: bool) -> int:
     return n // 2
 
 
-def _blocks(pair: _Pair, rows: range, order: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if rows.step != 1:
-        raise ValueError(f"rows are a slice without a step, got a step of {rows.step}")
+def _blocks(pair: _Pair, n: int, order: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     chunk = (getattr(pair.sequence, "chunks", None) or (1, 1, 1))[pair.axis]
     step = _ROWS // chunk * chunk or _ROWS  # whole chunks of HDF5, so that none is decompressed twice
-    with Progress(f"reading {pair.path.name}", len(rows)) as progress:
-        for start in range(rows.start, max(rows.stop, rows.start + 1), step):
-            part = slice(start, min(start + step, rows.stop))
+    with Progress(f"reading {pair.path.name}", n) as progress:
+        for start in range(0, max(n, 1), step):
+            part = slice(start, min(start + step, n))
             yield _block(pair, part, order)
             progress.update(part.stop - start)
 

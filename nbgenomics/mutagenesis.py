@@ -328,16 +328,6 @@ def _convolution(layer) -> Callable:
     return call
 
 
-def _mean_of_known(size: int, stride: int) -> Callable:
-    """An average pool that leaves out padding, which is NaN."""
-
-    def call(x):
-        share = ops.average_pool(ops.cast(x == x, x.dtype), size, stride, "valid")
-        return ops.average_pool(ops.where(x == x, x, 0), size, stride, "valid") / share
-
-    return call
-
-
 def _turned(source, width: int) -> _Step:
     """Both strands: pieces once more, read backwards with complementary letters, in the second half of the rows."""
     import tensorflow as tf
@@ -383,14 +373,12 @@ def _dense(layer, source) -> _Step:
 def _step(layer, source, width: int) -> _Step | None:
     """The step of a layer that looks at `source` locally; None of any other."""
     out, length = layer.output, source.shape[1]
-    if isinstance(layer, layers.Conv1D | layers.MaxPooling1D | layers.AveragePooling1D) and layer.data_format == "channels_last":
+    if isinstance(layer, layers.Conv1D | layers.MaxPooling1D) and layer.data_format == "channels_last":
         convolves, stride = isinstance(layer, layers.Conv1D), layer.strides[0]
         size = (layer.kernel_size[0] - 1) * layer.dilation_rate[0] + 1 if convolves else layer.pool_size[0]
         left = {"valid": 0, "causal": size - 1, "same": max((-(-length // stride) - 1) * stride + size - length, 0) // 2}[layer.padding]
         if convolves:
             return _window(source, out, width, _convolution(layer), size, stride, left)
-        if isinstance(layer, layers.AveragePooling1D):
-            return _window(source, out, width, _mean_of_known(size, stride), size, stride, left, np.nan)
         return _window(source, out, width, lambda x: ops.max_pool(x, size, stride, "valid"), size, stride, left, -np.inf)
     if isinstance(layer, layers.GlobalMaxPooling1D):
         whole = keras.KerasTensor((None, 1, source.shape[2]))

@@ -16,11 +16,12 @@ True
 import warnings
 
 import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
 
 CHUNK = 1 << 22  # numbers worked on at a time: float64 copies stay below 32 MiB
 
 
-class Normalizer:
+class Normalizer(TransformerMixin, BaseEstimator):
     """What the normalisers share; as it stands, it learns nothing and changes nothing (see `Identity`).
 
     Attributes
@@ -80,22 +81,10 @@ class Normalizer:
             out[rows] = self._apply(values[rows].astype(np.float64))
         return out
 
-    def fit_transform(self, values, targets=None) -> np.ndarray:
-        """Learn from `values` and apply it to them: for training rows only."""
-        return self.fit(values).transform(values)
-
     def state(self) -> dict:
         """What was chosen and learnt, as plain numbers for JSON; `from_state` gives the normaliser back, bit for bit."""
         learnt = {k: np.asarray(v).tolist() for k, v in vars(self).items() if k.endswith("_")}
         return {"name": self.name, "options": self.get_params(), "learnt": learnt}
-
-    def get_params(self, deep: bool = True) -> dict:
-        """Options the normaliser was made with, as scikit-learn asks for them."""
-        return {k: v for k, v in vars(self).items() if not k.endswith("_")}
-
-    def __repr__(self) -> str:
-        options = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
-        return f"{type(self).__name__}({options}){'' if hasattr(self, 'n_tracks_') else ' not fitted'}"
 
     def _learn(self, values: np.ndarray) -> None: ...
 
@@ -249,7 +238,7 @@ def make(name: str, **options) -> Normalizer:
         If there is no such normaliser or it has no such option.
 
     >>> make("trim", percentile=95)
-    PercentileTrim(percentile=95) not fitted
+    PercentileTrim(percentile=95)
     """
     if name not in BY_NAME:
         raise ValueError(f"there is no normaliser {name!r}; choose from {', '.join(BY_NAME)}")

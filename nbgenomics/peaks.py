@@ -7,13 +7,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-import zlib
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from nbgenomics.intervals import read_bed
+from nbgenomics.intervals import read_bed, read_fragments
 from nbgenomics.progress import Progress
 
 
@@ -68,7 +66,11 @@ def call_peaks(fragments: str | Path, genome_size: float, folder: str | Path, br
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as beside:
         made, bam = Path(beside, "made"), fragments.suffix == ".bam"
         made.mkdir()
-        given = str(fragments.absolute()) if bam else _three_columns(fragments, Path(beside, "fragments.bed.gz"))
+        given = str(fragments.absolute()) if bam else "fragments.bed.gz"
+        if not bam:  # MACS takes chrom, start and end of every fragment as BEDPE
+            with gzip.open(Path(beside, given), "wt", compresslevel=1) as out:
+                for table in read_fragments(fragments):
+                    table.to_csv(out, sep="\t", header=False, index=False)
         options = ["-f", "BAMPE" if bam else "BEDPE", *(["--broad"] if broad else []), "-p", f"{p_value:g}", "-g", f"{genome_size:.0f}"]
         call = [macs, "callpeak", "-t", given, *options, "-n", "macs", "--outdir", "made"]
         with open(made / "macs.log", "w+") as log:
@@ -86,24 +88,3 @@ def call_peaks(fragments: str | Path, genome_size: float, folder: str | Path, br
         found = read_bed(peaks)
         os.rename(made, folder)
     return found
-
-
-def _three_columns(fragments: Path, path: Path) -> str:
-    """Write what MACS takes as BEDPE, chrom, start and end of every fragment, and return the file's name."""
-    types = {"chrom": str, "start": np.int64, "end": np.int64}
-    compression = {".gz": "gzip", ".bgz": "gzip", ".bz2": "bz2"}.get(fragments.suffix)
-    options = dict(sep="\t", header=None, comment="#", compression=compression)
-    try:
-        first = pd.read_csv(fragments, nrows=1, **options)
-        if {4, 5} <= set(first.select_dtypes("integer")):
-            raise ValueError("its lines hold two intervals each (BEDPE); write chrom, leftmost start and rightmost end of each pair")
-        reader = pd.read_csv(fragments, usecols=[0, 1, 2], names=list(types), dtype=types, na_filter=False, chunksize=1 << 22, **options)
-        with reader as tables, gzip.open(path, "wt", compresslevel=1) as out:
-            for table in tables:
-                if (wrong := (table["start"] < 0) | (table["end"] <= table["start"])).any():
-                    bad = table.loc[wrong.idxmax()]
-                    raise ValueError(f"expected 0 <= start < end, got {bad.start} and {bad.end} in fragment {bad.name + 1}")
-                table.to_csv(out, sep="\t", header=False, index=False)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{fragments} cannot be read as fragments (tab-separated chrom, start, end): {error}") from error
-    return path.name

@@ -40,7 +40,7 @@ from pathlib import Path
 import pandas as pd
 
 from nbgenomics import __version__
-from nbgenomics.files import beside
+from nbgenomics.files import beside, unpacked
 from nbgenomics.progress import Progress
 
 MIRROR = "NBGENOMICS_MIRROR"
@@ -417,10 +417,8 @@ def sequence_md5(path: str | Path, lengths: Mapping[str, int]) -> dict[str, str]
         The compressed file is damaged or ends early.
     """
     digests, left, current = {name: hashlib.md5() for name in lengths}, dict(lengths), None
-    with open(path, "rb") as raw:
-        compressed = raw.read(2) == b"\x1f\x8b"
     try:
-        with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
+        with unpacked(path) as file:
             while lines := file.readlines(1 << 24):  # whole lines
                 for i, text in enumerate(b"".join(lines).split(b">")):
                     if i:
@@ -430,8 +428,8 @@ def sequence_md5(path: str | Path, lengths: Mapping[str, int]) -> dict[str, str]
                         bases = text.translate(None, b"\r\n").upper()[: left[current]]
                         digests[current].update(bases)
                         left[current] -= len(bases)
-    except (EOFError, OSError) as error:
-        raise CorruptFile(f"{path}: cannot be read to its end ({error})") from None
+    except ValueError as error:
+        raise CorruptFile(str(error)) from None
     return {name: digest.hexdigest() for name, digest in digests.items() if left[name] == 0}
 
 

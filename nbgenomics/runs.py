@@ -198,8 +198,11 @@ def find_notebook(notebook: str | Path) -> Path:
 
 
 def _read(path: Path):
+    skipped = sys.modules.setdefault("rfc3987_syntax", None) is None  # jsonschema would build the grammar of IRIs, for 2 s: notebooks have none
     import nbformat
 
+    if skipped:
+        del sys.modules["rfc3987_syntax"]
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds for what is no notebook
@@ -282,12 +285,12 @@ class Run:
 
     def save_chart(self, name: str, chart) -> Path:
         """Write an Altair chart, or anything with a ``to_dict`` that gives Vega-Lite, to ``charts/<name>.json`` and a PNG beside it."""
-        import vl_convert
+        from nbgenomics import charts
 
-        spec = chart.to_dict()
-        write(self.path(f"charts/{name}.json"), json.dumps(spec))
+        spec = json.dumps(chart.to_dict())
+        write(self.path(f"charts/{name}.json"), spec)
         with beside(path := self.path(f"charts/{name}.png")) as temporary:
-            temporary.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+            temporary.write_bytes(charts.picture(spec))
         return path
 
     def save_json(self, name: str, content) -> Path:
@@ -665,6 +668,7 @@ def _follow(folder: Path, where: dict, on_progress: Callable[[str], None] | None
     stop, log = threading.Event(), folder / ".progress"
 
     def follow():
+        written = None
         for tick in itertools.count():
             text = f"cell {where['cell']} of {where['cells']}" if where["cell"] else "starting the kernel"
             if log.is_file() and (lines := log.read_text(encoding="utf-8").splitlines()):
@@ -673,8 +677,9 @@ def _follow(folder: Path, where: dict, on_progress: Callable[[str], None] | None
                     text += f" · {note['text']}" if note["time"] >= where.get("since", 0) else ""
             if on_progress:
                 on_progress(text)
-            if tick % 6 == 0:
+            if tick % 6 == 0 or written != where["cell"]:
                 (folder / _STATE).write_text(text, encoding="utf-8")
+                written = where["cell"]
             if stop.wait(0.3):
                 return
 

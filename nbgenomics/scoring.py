@@ -12,7 +12,7 @@ batch_size : int
     Windows that the model gets at once; about 260,000 bp (64 windows of 4,095 bp) if not given.
 
 Tables have a row a sequence, variant or substitution in the order of the input: labels, and a float32 column an output. They are written to a folder,
-which is made if needed, as ``<stem of the input's name>_<kind>``, in a format:
+which is made if needed, as ``<stem of the input's name>_<kind>`` (of :func:`issm` ``<stem>_issm_<kind>``), in a format:
 
 ``tsv``
 ``parquet``
@@ -20,7 +20,6 @@ which is made if needed, as ``<stem of the input's name>_<kind>``, in a format:
     Outputs as ``data`` (rows, outputs), their names as ``features``, and the rows' labels in ``<stem>_row_labels.txt``.
 """
 
-import gzip
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ import pandas as pd
 from scipy.special import expit
 
 from nbgenomics import checkpoints, genomewide, intervals, mutagenesis, training, variants
-from nbgenomics.files import beside
+from nbgenomics.files import beside, unpacked
 from nbgenomics.genome import Genome, Windows, open_genome
 from nbgenomics.progress import Progress
 
@@ -97,7 +96,9 @@ def _net(model, outputs: Sequence[str] = (), names=None, select=None, both_stran
 
 def _windows(source: str | Path, genome: Genome | str | Path | None, width: int) -> tuple[Windows, pd.DataFrame]:
     """Windows of a file of sequences or regions, read only when asked for, and their labels. What does not fit is counted and said."""
-    if fasta := _first_letter(Path(source)) == b">":
+    with unpacked(source) as file:
+        fasta = file.read(1000).lstrip()[:1] == b">"
+    if fasta:
         genome = open_genome(source)
         regions = pd.DataFrame({"chrom": list(genome.chromsizes), "start": 0, "end": list(genome.chromsizes.values())})
         labels, short = regions[["chrom"]].set_axis(["name"], axis=1), "N is put on both sides"
@@ -118,15 +119,6 @@ def _windows(source: str | Path, genome: Genome | str | Path | None, width: int)
     return genome.windows(regions, width), labels
 
 
-def _first_letter(path: Path) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file of sequences or regions: {path}")
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    with (gzip.open if packed else open)(path, "rb") as file:
-        return file.read(1000).lstrip()[:1]
-
-
 def _opened(genome: Genome | str | Path) -> Genome:
     return genome if isinstance(genome, Genome) else open_genome(genome)
 
@@ -139,11 +131,11 @@ def _stem(path: str | Path) -> str:
 
 
 @contextmanager
-def _files(source: str | Path, out: str | Path, format: str, kinds: Sequence[str], names: list[str]) -> Iterator[tuple[dict[str, Path], Callable]]:
+def _files(stem: Path, format: str, kinds: Sequence[str], names: list[str]) -> Iterator[tuple[dict[str, Path], Callable]]:
     """Yield paths by kind, and what appends rows to a kind, ``write(kind, labels, values)``. All files appear together, or none."""
     if format not in ENDINGS:
         raise ValueError(f"expected the format {', '.join(ENDINGS)}, got {format!r}")
-    stem, endings = Path(out) / _stem(source), {"skipped": ".tsv", "row_labels": ".txt"}
+    endings = {"skipped": ".tsv", "row_labels": ".txt"}
     kinds = [*kinds, *["row_labels"] * (format == "hdf5")]
     paths = {kind: stem.with_name(f"{stem.name}_{kind}{endings.get(kind, ENDINGS[format])}") for kind in kinds}
     writers = {}
@@ -246,7 +238,7 @@ def predict(model, source: str | Path, out: str | Path, genome: Genome | str | P
     """
     net = _net(model, **options)
     windows, labels = _windows(source, genome, net.width)
-    with _files(source, out, format, ["predictions"], net.names) as (paths, write), Progress("predicting", len(labels)) as progress:
+    with _files(Path(out) / _stem(source), format, ["predictions"], net.names) as (paths, write), Progress("predicting", len(labels)) as progress:
         for first in range(0, len(labels), net.rows()):
             rows = slice(first, first + net.rows())
             found = variants.predicted(net.model, {"sequence": windows[rows]}, net.both_strands, None, net.batch_size, progress.update)
@@ -292,7 +284,7 @@ def vep(
     net, genome, report = _net(model, outputs, **options), _opened(genome), variants.Report()
     kinds = [kind for each in outputs for kind in (["ref_predictions", "alt_predictions"] if each == "predictions" else [each])]
     names = ["chrom", "pos", "name", "ref", "alt", "strand", "ref_match", "contains_unk"]
-    with _files(vcf, out, format, [*kinds, "skipped"], net.names) as (paths, write):
+    with _files(Path(out) / _stem(vcf), format, [*kinds, "skipped"], net.names) as (paths, write):
         asked = dict(both_strands=net.both_strands, mismatch=mismatch, batch_size=net.batch_size, rows=net.rows())
         for table, *said in variants.scored(report, net.model, genome, vcf, **asked):
             ref, alt = (values[:, net.columns] if len(values) else np.zeros((0, len(net.names)), np.float32) for values in said)
@@ -313,8 +305,8 @@ def issm(model, source, out, genome=None, outputs=OUTPUTS, format: str = "tsv", 
     """Predict what every substitution at every position does (in silico saturated mutagenesis), a file an output.
 
     Labels are those of :func:`predict` and ``pos`` (0-based in the window that the model reads, along its strand), ``ref`` and ``alt``; at N all four
-    letters are put in. In ``<stem>_predictions`` each sequence as it is comes before its substitutions, labelled ``input_sequence NA NA`` (null in
-    parquet); HDF5 has these rows in ``<stem>_ref_predictions.h5``.
+    letters are put in. In ``<stem>_issm_predictions`` each sequence as it is comes before its substitutions, labelled ``input_sequence NA NA``
+    (null in parquet); HDF5 has these rows in ``<stem>_issm_ref_predictions.h5``.
 
     Parameters
     ----------
@@ -346,8 +338,8 @@ def issm(model, source, out, genome=None, outputs=OUTPUTS, format: str = "tsv", 
     size, scale = span[1] - span[0], "logit" if variants.gives_odds(net.model) else "probability"
     some = min(max(2 * _VALUES // len(net.names), 1), size)  # positions whose effects are in memory at once, of as many sequences as fit
     together = max(2 * _VALUES // (size * len(net.names)), 1)
-    kinds = [*outputs, *["ref_predictions"] * (format == "hdf5" and "predictions" in outputs)]
-    with _files(source, out, format, kinds, net.names) as (paths, write), Progress("substitutions", len(labels) * size) as progress:
+    stem, kinds = Path(out) / f"{_stem(source)}_issm", [*outputs, *["ref_predictions"] * (format == "hdf5" and "predictions" in outputs)]
+    with _files(stem, format, kinds, net.names) as (paths, write), Progress("substitutions", len(labels) * size) as progress:
         asked = dict(output=scale, batch_size=options.get("batch_size"), done=progress.update)
         for first, low in itertools.product(range(0, len(labels), together), range(*span, some)):
             codes, mine = windows[first : first + together], labels[first : first + together]

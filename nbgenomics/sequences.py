@@ -4,10 +4,8 @@ Sequences are codes, uint8 of shape (n, width): A 0, C 1, G 2, T 3, N 4. Regions
 """
 
 import functools
-import gzip
 import itertools
 import warnings
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nbgenomics import intervals
+from nbgenomics.files import read_lines
 from nbgenomics.genome import Genome, Windows, encode
 
 _CHUNK = 1 << 24  # bases read at once
@@ -78,17 +77,7 @@ def read_sequences(paths: str | Path | Iterable[str | Path], width: int | None =
 
 def _read_one(path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     """Codes of a file's sequences, end to end; and of each its name, label, length and place."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file of sequences: {path}")
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    try:
-        with (gzip.open if packed else open)(path, "rt", encoding="utf-8") as file:
-            text = pd.Series([line.rstrip("\r\n") for line in file], dtype=object)
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is cut short, damaged or no text ({error}); fetch or copy it again") from error
-    text.index += 1
-    text = text[text.str.strip() != ""]  # its index still counts lines
+    text = read_lines(path)
 
     def fail(bad: pd.Series, what: str) -> None:
         if bad.any():

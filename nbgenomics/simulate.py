@@ -15,8 +15,6 @@ that what a model should find is known (those of chr5 to chr8 stand in :mod:`nbg
 
 import inspect
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +23,8 @@ import numpy as np
 import pandas as pd
 
 from nbgenomics import simulate_regulatory
+from nbgenomics.files import folder_beside
+from nbgenomics.simulate_regulatory import encode
 
 VERSION = 5  # raise it whenever the same arguments give other files: caches are named by it
 
@@ -129,30 +129,22 @@ def demo(
     codes = np.concatenate([codes, background(promoted.length, second)])
     drawn = simulate_regulatory.draw(codes[genome.length :], promoted.slots(simulate_regulatory.GAP), second) if regulatory else None
 
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    write_fasta(beside / "genome.fa", whole, codes)
-    genome.frame(sites).to_csv(beside / "sites.tsv", sep="\t", index=False)
-    opened = places[places["open"]]
-    ends = {"start": opened["centre"] - 2 * opened["spread"], "end": opened["centre"] + 2 * opened["spread"]}
-    genome.frame(pd.DataFrame(ends)).to_csv(beside / "open.bed", sep="\t", index=False, header=False)
-    write_narrow_peak(beside / "peaks.narrowPeak", genome, places, empty_peaks, rng)
-    for name, lab in laboratories.items():
-        write_bam(beside / f"dnase_{name}.bam", whole, codes, cuts(codes[: genome.length], places, sites, rng=rng, **lab), name)
-    if regulatory:
-        write_regulatory(beside, whole, promoted, codes, drawn, second)
-        write_atac(beside, promoted, codes[genome.length :], drawn, np.random.default_rng([seed, 3]))
-    others = drawn.sites.assign(**drawn.sites[["start", "end"]] + genome.length) if regulatory else sites.iloc[:0].assign(factor="")
-    counts = [MOST if name == list(part)[-1] else CAUSAL for part in (chromosomes, regulatory) for name in part]
-    write_variants(beside, whole, variants(codes, whole, sites, others, counts, np.random.default_rng([seed, 4])))
-    (beside / "parameters.json").write_text(json.dumps(arguments, indent=1))
-    try:
-        os.rename(beside, folder)
-    except OSError:  # another process was faster: its folder is as good
-        shutil.rmtree(beside)
-        if not folder.exists():
-            raise
+    with folder_beside(folder) as beside:
+        write_fasta(beside / "genome.fa", whole, codes)
+        genome.frame(sites).to_csv(beside / "sites.tsv", sep="\t", index=False)
+        opened = places[places["open"]]
+        ends = {"start": opened["centre"] - 2 * opened["spread"], "end": opened["centre"] + 2 * opened["spread"]}
+        genome.frame(pd.DataFrame(ends)).to_csv(beside / "open.bed", sep="\t", index=False, header=False)
+        write_narrow_peak(beside / "peaks.narrowPeak", genome, places, empty_peaks, rng)
+        for name, lab in laboratories.items():
+            write_bam(beside / f"dnase_{name}.bam", whole, codes, cuts(codes[: genome.length], places, sites, rng=rng, **lab), name)
+        if regulatory:
+            write_regulatory(beside, whole, promoted, codes, drawn, second)
+            write_atac(beside, promoted, codes[genome.length :], drawn, np.random.default_rng([seed, 3]))
+        others = drawn.sites.assign(**drawn.sites[["start", "end"]] + genome.length) if regulatory else sites.iloc[:0].assign(factor="")
+        counts = [MOST if name == list(part)[-1] else CAUSAL for part in (chromosomes, regulatory) for name in part]
+        write_variants(beside, whole, variants(codes, whole, sites, others, counts, np.random.default_rng([seed, 4])))
+        (beside / "parameters.json").write_text(json.dumps(arguments, indent=1))
     return folder
 
 
@@ -245,10 +237,10 @@ def plant(codes: np.ndarray, places: pd.DataFrame, mutation: float, half_wrong: 
     wrong = (
         np.where(rng.random(len(planted)) < half_wrong, rng.integers(1, 3, len(planted)), 3) * (planted["kind"] == "decoy").to_numpy()
     )  # bit 0: left flank is the other family's, bit 1: right flank
-    words = {family: _codes("".join(flanks)).reshape(4, 2) for family, flanks in FLANKS.items()}
+    words = {family: encode("".join(flanks)).reshape(4, 2) for family, flanks in FLANKS.items()}
     for family, other in zip(CORES, reversed(CORES), strict=True):
         rows = np.flatnonzero(planted["family"] == family)
-        core = np.tile(_codes(CORES[family]), (len(rows), 1))
+        core = np.tile(encode(CORES[family]), (len(rows), 1))
         core = np.where(rng.random(core.shape) < mutation, rng.integers(0, 4, core.shape), core)
         both = np.stack([words[family], words[other]])
         left = both[wrong[rows] & 1, rng.integers(0, 4, len(rows))]
@@ -408,7 +400,7 @@ def variants(
 
 def _core_profile(core: str) -> np.ndarray:
     """A core with its flanks as probabilities (length + 4, 4); the letters of either strand are as good."""
-    letters = np.eye(4)[_codes(core)]
+    letters = np.eye(4)[encode(core)]
     return np.pad((letters + letters[::-1, ::-1]) / 2, [(2, 2), (0, 0)], constant_values=0.25)
 
 
@@ -428,7 +420,7 @@ def _break(codes: np.ndarray, sites: pd.DataFrame, profile: np.ndarray, rng: np.
 def _mend(codes: np.ndarray, decoys: pd.DataFrame) -> pd.DataFrame:
     """Change the one wrong flank of decoys to that of their family: columns as `_break`."""
     start, last = decoys["start"].to_numpy(int), decoys["end"].to_numpy(int) - 1
-    second = np.array([_codes("".join(sorted(FLANKS[family]))).reshape(4, 2)[:, 1] for family in CORES])[
+    second = np.array([encode("".join(sorted(FLANKS[family]))).reshape(4, 2)[:, 1] for family in CORES])[
         pd.Index(CORES).get_indexer(decoys["family"])
     ]
     rows = np.arange(len(decoys))
@@ -571,10 +563,6 @@ def _reg2bin(start: np.ndarray, length: int) -> np.ndarray:
     last = start + length - 1
     levels = [(start >> shift == last >> shift, ((1 << 29 - shift) - 1) // 7 + (start >> shift)) for shift in (14, 17, 20, 23, 26)]
     return np.select([same for same, _ in levels], [number for _, number in levels], 0)
-
-
-def _codes(text: str) -> np.ndarray:
-    return np.array(["ACGT".index(base) for base in text], np.uint8)
 
 
 class _Coordinates:

@@ -146,9 +146,9 @@ def _plant_words(codes: np.ndarray, elements: pd.DataFrame, rng: np.random.Gener
 def _instances(unit: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
     """`n` sequences of a unit, codes of shape (n, length), and which bases are whose."""
     if unit.startswith("CREB1"):
-        flanks = _codes("".join(OTHER if unit.endswith("decoy") else OWN)).reshape(4, 2)
+        flanks = encode("".join(OTHER if unit.endswith("decoy") else OWN)).reshape(4, 2)
         left, right = flanks[rng.integers(0, 4, (2, n))]
-        words = np.concatenate([left, np.tile(_codes(CORE), (n, 1)), 3 - right[:, ::-1]], axis=1)
+        words = np.concatenate([left, np.tile(encode(CORE), (n, 1)), 3 - right[:, ::-1]], axis=1)
         return words, [("CREB1", 0, words.shape[1])]
     drawn, parts, at = [], [], 0
     for factor in unit.split():
@@ -178,7 +178,8 @@ def _write(codes: np.ndarray, start: np.ndarray, words: np.ndarray, rng: np.rand
     return strand
 
 
-def _codes(text: str) -> np.ndarray:
+def encode(text: str) -> np.ndarray:
+    """Codes of letters, uint8: A 0, C 1, G 2, T 3."""
     return np.array(["ACGT".index(base) for base in text], np.uint8)
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from nbgenomics import intervals
-from nbgenomics.charts import BASES, COLORS
+from nbgenomics.charts import BASES, COLORS, GREY
 
 MAX_FEATURES = 5_000
 EMBED_LIMIT = 2_000_000  # characters of data in one view
@@ -274,8 +274,29 @@ def _format(label, source):
     return FORMATS[match[1]]
 
 
-def _data(label, source, chrom, start, end, max_points):
-    """What one track shows in a region: a frame with ``value`` (signal) or without (features)."""
+def read(label, source, chrom, start, end, max_points):
+    """What one track shows in a region.
+
+    Parameters
+    ----------
+    label : str
+        For messages.
+    source : DataFrame or path-like
+    chrom, start, end : str, int, int
+        0-based half-open.
+    max_points : int
+        A longer signal comes as means over at most so many bins.
+
+    Returns
+    -------
+    DataFrame
+        ``start``, ``end``, clipped to the region; a signal has ``value``, features where known ``name`` and ``strand``.
+
+    Raises
+    ------
+    FileNotFoundError, OSError, ValueError
+        As :func:`slice_bigwig` and :func:`slice_bed`; more than 5,000 features.
+    """
     if isinstance(source, pd.DataFrame):
         frame = _rows_of(label, source, chrom, start, end)
     elif (kind := _format(label, source)) in ("bigwig", "bam"):
@@ -329,7 +350,7 @@ def track_chart(locus, tracks, genome=None, width=620, height=46):
     x = alt.X("start:Q", axis=None, scale=scale)
     rows = []
     for label, track in _options(tracks).items():
-        frame = _data(label, track["data"], chrom, start, end, width)
+        frame = read(label, track["data"], chrom, start, end, width)
         row = _signal_row(frame, label, track, x, height) if "value" in frame.columns else _feature_row(frame, label, track, x, (start, end), width)
         rows.append(row.properties(width=width))
     if genome is not None:
@@ -342,21 +363,22 @@ def track_chart(locus, tracks, genome=None, width=620, height=46):
     return alt.vconcat(*rows, spacing=5)
 
 
-def _label(text, height, **options):
-    """The axis of one row: its label at the left, level with the row, one column for all rows."""
+def label_axis(text, height, **options):
+    """The vertical axis of a row `height` pixels high: its label at the left, level with the row, one column for all rows."""
     place = {"titleX": -40, "titleY": height / 2, "titleAngle": 0, "titleAlign": "right", "titleBaseline": "middle", "titleLimit": 180}
     return alt.Axis(title=text, labelFontSize=10, grid=False, **place, **options)
 
 
 def _plain(label, height):
     """The vertical axis of a row that has no values."""
-    return alt.Y("row:Q", axis=_label(label, height, labels=False, ticks=False, domain=False), scale=alt.Scale(domain=[0, 1]))
+    return alt.Y("row:Q", axis=label_axis(label, height, labels=False, ticks=False, domain=False), scale=alt.Scale(domain=[0, 1]))
 
 
 def _signal_row(frame, label, track, x, height):
     low, high = (0.0, 1.0) if frame.empty else (min(0.0, float(frame["value"].min())), max(0.0, float(frame["value"].max())))
     domain = [track.get("min", low), track.get("max", high if high > low else low + 1)]
-    axis = _label(label, height, values=domain, format="~g" if all(float(v).is_integer() for v in domain) else ".2~g")
+    whole = max(map(abs, domain)) >= 1_000 or all(float(limit).is_integer() for limit in domain)
+    axis = label_axis(label, height, values=domain, format=",.0f" if whole else ".3~g")
     y = alt.Y("value:Q", axis=axis, scale=alt.Scale(domain=domain, nice=False, clamp=True))
     tooltip = [alt.Tooltip("start:Q", format=",d"), alt.Tooltip("end:Q", format=",d"), alt.Tooltip("value:Q", format=".4g", title=label)]
     # The thin stroke closes the seams that antialiasing leaves between neighbours.
@@ -368,7 +390,7 @@ def _signal_row(frame, label, track, x, height):
 def _feature_row(frame, label, track, x, region, width):
     if frame.empty:  # an empty row says that there is nothing, not that the track is missing
         empty = alt.Chart(pd.DataFrame({"start": [sum(region) / 2], "row": 0.5, "text": "none here"}))
-        return empty.mark_text(color="#999999", fontSize=10).encode(x=x, y=_plain(label, 14), text="text:N").properties(height=14)
+        return empty.mark_text(color=GREY, fontSize=10).encode(x=x, y=_plain(label, 14), text="text:N").properties(height=14)
     pixel = (region[1] - region[0]) / width
     frame = frame.sort_values("start")
     # A point feature of a wide region would be thinner than a pixel: it is drawn at least one and a half pixels wide.
@@ -383,7 +405,7 @@ def _feature_row(frame, label, track, x, region, width):
     tooltip = [f"{column}:N" for column in ("name", "strand") if column in frame.columns]
     tooltip += [alt.Tooltip(f"{column}:Q", format=",d") for column in ("start", "end")]
     bars = alt.Chart(frame).mark_rect(color=track["color"], height=9, opacity=0.85, yOffset=-7 if named else 0)
-    names = alt.Chart(frame).mark_text(align="left", fontSize=10, dy=7, color="#333333").encode(x=x, y=y, text="text:N")
+    names = alt.Chart(frame).mark_text(align="left", fontSize=10, dy=7).encode(x=x, y=y, text="text:N")
     return alt.layer(bars.encode(x=x, x2="drawn:Q", y=y, tooltip=tooltip), *([names] if named else [])).properties(height=height)
 
 
@@ -481,7 +503,7 @@ def _live_track(label, tracks, locus):
     track = _options(tracks)[label]
     source = track["data"]
     if locus != "all":
-        _data(label, source, *parse_locus(locus.split()[0]), 100)  # what cannot be shown is said here: igv.js would show nothing
+        read(label, source, *parse_locus(locus.split()[0]), 100)  # what cannot be shown is said here: igv.js would show nothing
     if isinstance(source, pd.DataFrame):
         rows = functools.partial(_live_rows, label, source)
         if "value" in source.columns:
@@ -548,7 +570,9 @@ _PAGE = """<!doctype html><meta charset="utf-8"><body style="margin:0;background
     document.head.append(script);
     window.browser = await igv.createBrowser(document.getElementById("igv"), %(config)s);
     window.frameElement.previousElementSibling.style.display = "none";
-    window.frameElement.style.height = "%(height)dpx";
+    const bar = document.getElementById("igv").shadowRoot.querySelector(".igv-navbar");
+    bar.style.cssText = "flex-wrap:wrap;height:auto"; // where it is narrow
+    window.frameElement.style.height = %(height)d + bar.offsetHeight - 34 + "px";
   } catch (error) { console.error("IGV: " + error); }
 })();
 </script>"""
@@ -594,6 +618,7 @@ def igv_config(locus, tracks, genome=None, flank=1.0):
         "locus": locus_string(chrom, start, end),
         "tracks": [_igv_track(label, track, chrom, around, points) for label, track in options.items()],
         "loadDefaultGenomes": False,  # or igv.js asks igv.org for its list of genomes
+        "search": False,  # or it asks igv.org for what is typed and is no locus
         "showIdeogram": False,
         "showSVGButton": True,
     }
@@ -613,7 +638,7 @@ def _igv_reference(genome, chrom, start, end, size):
 
 
 def _igv_track(label, track, chrom, around, points):
-    frame = _data(label, track["data"], chrom, *around, points)
+    frame = read(label, track["data"], chrom, *around, points)
     if "value" in frame.columns:
         values = [float(f"{value:.5g}") for value in frame["value"]]
         rows = [{"chr": chrom, "start": int(a), "end": int(b), "value": v} for a, b, v in zip(frame["start"], frame["end"], values, strict=True)]

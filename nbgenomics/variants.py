@@ -1,12 +1,10 @@
 """Effects of sequence variants: VCF (1-based) -> windows with either allele (0-based) -> what a model says of both, as a tidy table."""
 
 import csv
-import gzip
 import inspect
 import itertools
 import re
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from nbgenomics.datasets import flip
-from nbgenomics.files import beside
+from nbgenomics.files import beside, unpacked
 from nbgenomics.genome import Genome, encode
+from nbgenomics.intervals import ranges
 from nbgenomics.progress import Progress
 
 EPSILON = 1e-6  # probabilities are taken as EPSILON to 1 - EPSILON in log odds; float32 knows no finer step below 1 that is worth a ratio
@@ -26,7 +25,6 @@ FIELDS = ["chrom", "start", "id", "ref", "alt"]
 VALUES = ["ref_value", "alt_value", "difference", "logit_difference", "log2_odds_fold"]
 MISMATCH = "REF differs from the genome"
 _ROWS = 1 << 20  # most rows of a piece of the table, unless it is of one batch
-_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # SAM specification, 4.1.2
 
 
 @dataclass
@@ -97,35 +95,26 @@ def read_vcf(path: str | Path, chunk: int = 20_000) -> Iterator[pd.DataFrame]:
 
 def _read(path: Path, chunk: int) -> Iterator[tuple[pd.DataFrame, int]]:
     """Alleles, and how many bytes of the file they took."""
-    with open(path, "rb") as raw:
-        begin = raw.read(16)
-        packed, done, first, at = begin[:2] == b"\x1f\x8b", 0, 1, 0
-        raw.seek(-min(len(_BGZF_END), path.stat().st_size), 2)
-        if packed and begin[12:14] == b"BC" and raw.read() != _BGZF_END:  # cut between two blocks, it would still inflate
-            raise ValueError(f"{path} is cut short: bgzip's last block is missing; fetch or copy it again")
-        raw.seek(0)
-        text = gzip.GzipFile(fileobj=raw) if packed else raw
-        try:
-            while (line := text.readline()).startswith(b"#"):
-                first, at = first + 1, at + len(line)
-            text.seek(at)
-            if line and line.count(b"\t") < 4:
-                raise ValueError(f"{path}, line {first}: expected CHROM, POS (a number), ID, REF and ALT between tabs, got {line[:80]!r}")
-            options = dict(header=None, names=FIELDS, usecols=range(5), index_col=False, dtype=str, na_filter=False, encoding_errors="replace")
-            options |= dict(sep="\t", quoting=csv.QUOTE_NONE, skip_blank_lines=False, chunksize=chunk)
-            for lines in pd.read_csv(text, **options) if line else [pd.DataFrame(columns=FIELDS, dtype=str)]:
-                lines = lines[lines.ne("").any(axis=1)]
-                wrong = ~lines.start.str.fullmatch("[0-9]+") | lines[["chrom", "ref", "alt"]].eq("").any(axis=1)
-                if wrong.any():
-                    bad = lines[wrong].iloc[0]
-                    expected = f"{path}, line {first + bad.name}: expected CHROM, POS (a number), ID, REF and ALT between tabs"
-                    raise ValueError(f"{expected}, got {bad.tolist()}")
-                if (several := lines.alt.str.contains(",", regex=False)).any():
-                    lines = lines.assign(alt=lines.alt.str.split(",").where(several, lines.alt)).explode("alt")
-                yield lines.assign(start=lines.start.astype(np.int64) - 1).reset_index(drop=True), raw.tell() - done
-                done = raw.tell()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is cut short or damaged ({error}); fetch or copy it again") from error
+    with unpacked(path) as text:
+        raw, done, first, at = getattr(text, "fileobj", text), 0, 1, 0
+        while (line := text.readline()).startswith(b"#"):
+            first, at = first + 1, at + len(line)
+        text.seek(at)
+        expected = "expected CHROM, POS (a number), ID, REF and ALT between tabs"
+        if line and line.count(b"\t") < 4:
+            raise ValueError(f"{path}, line {first}: {expected}, got {line[:80]!r}")
+        options = dict(header=None, names=FIELDS, usecols=range(5), index_col=False, dtype=str, na_filter=False, encoding_errors="replace")
+        options |= dict(sep="\t", quoting=csv.QUOTE_NONE, skip_blank_lines=False, chunksize=chunk)
+        for lines in pd.read_csv(text, **options) if line else [pd.DataFrame(columns=FIELDS, dtype=str)]:
+            lines = lines[lines.ne("").any(axis=1)]
+            wrong = ~lines.start.str.fullmatch("[0-9]+") | lines[["chrom", "ref", "alt"]].eq("").any(axis=1)
+            if wrong.any():
+                bad = lines[wrong].iloc[0]
+                raise ValueError(f"{path}, line {first + bad.name}: {expected}, got {bad.tolist()}")
+            if (several := lines.alt.str.contains(",", regex=False)).any():
+                lines = lines.assign(alt=lines.alt.str.split(",").where(several, lines.alt)).explode("alt")
+            yield lines.assign(start=lines.start.astype(np.int64) - 1).reset_index(drop=True), raw.tell() - done
+            done = raw.tell()
 
 
 def check(variants: pd.DataFrame, genome: Genome, mismatch: str = "skip") -> pd.DataFrame:
@@ -170,11 +159,11 @@ def check(variants: pd.DataFrame, genome: Genome, mismatch: str = "skip") -> pd.
     table["reason"] = np.select(list(reasons.values()), list(reasons), "")
     table["reason"] = table.reason.where(~table.reason.str.endswith(": "), table.reason + table.chrom)
     usable = table[table.reason == ""]
-    letters, counts, within = _letters(usable.ref)
-    bases = pd.DataFrame({"chrom": np.repeat(usable.chrom.to_numpy(), counts), "start": np.repeat(usable.start.to_numpy(), counts) + within})
+    letters, owner, within = _letters(usable.ref)
+    bases = pd.DataFrame({"chrom": usable.chrom.to_numpy()[owner], "start": usable.start.to_numpy()[owner] + within})
     same = np.asarray(genome.windows(bases.assign(end=bases.start + 1), width=1))[:, 0] == letters
     table["ref_matches"] = False
-    table.loc[usable.index, "ref_matches"] = np.bincount(np.repeat(np.arange(len(usable)), counts), ~same, len(usable)) == 0
+    table.loc[usable.index, "ref_matches"] = np.bincount(owner, ~same, len(usable)) == 0
     wrong = table.reason.eq("") & ~table.ref_matches
     if wrong.any() and mismatch == "error":
         bad = table[wrong].iloc[0]
@@ -195,9 +184,9 @@ def spellings(names) -> dict[str, str]:
 
 
 def _letters(alleles: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes of all alleles end to end, how many each has, and which of its allele each is."""
-    counts = alleles.str.len().to_numpy(np.int64)
-    return encode("".join(alleles)), counts, np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    """Codes of all alleles end to end, which allele each is of, and which letter of it."""
+    size = alleles.str.len().to_numpy(np.int64)
+    return encode("".join(alleles)), *ranges(0 * size, size)
 
 
 def windows(genome: Genome, variants: pd.DataFrame, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -230,9 +219,9 @@ def windows(genome: Genome, variants: pd.DataFrame, width: int) -> tuple[np.ndar
         shift = np.arange(right) - variants.alt.str.len().to_numpy()[moved, None]
         alt[moved, middle:] = np.take_along_axis(behind, np.maximum(shift, 0), axis=1)
     for out, alleles in ((ref, variants.ref), (alt, variants.alt)):
-        letters, counts, within = _letters(alleles)
+        letters, owner, within = _letters(alleles)
         seen = within < width - middle
-        out[np.repeat(np.arange(len(out)), counts)[seen], middle + within[seen]] = letters[seen]
+        out[owner[seen], middle + within[seen]] = letters[seen]
     return ref, alt
 
 
@@ -440,7 +429,7 @@ def write_effects(out: str | Path, model, genome: Genome, variants: pd.DataFrame
     Parameters
     ----------
     out : path
-        ``.tsv``, ``.tsv.gz`` or ``.parquet``: the table of `effects`. ``.vcf.gz`` (bgzip): a line per scored allele with CHROM, POS, ID, REF and ALT
+        ``.parquet``: the table of `effects`. ``.vcf.gz`` (bgzip): a line per scored allele with CHROM, POS, ID, REF and ALT
         as given, and in INFO ``NB_<number>_<target>=`` ref_value, alt_value, difference and logit_difference. Written beside and renamed.
     model, genome, variants, **options
         As for `effects`.
@@ -455,17 +444,16 @@ def write_effects(out: str | Path, model, genome: Genome, variants: pd.DataFrame
         For another ending of `out`, or as `effects`.
     """
     out, report = Path(out), Report()
-    ending = next((end for end in _WRITERS if out.name.endswith(end)), None)
-    if ending is None:
-        raise ValueError(f"expected a file ending with .tsv, .tsv.gz, .parquet or .vcf.gz, got {out.name!r}")
+    if not out.name.endswith((".parquet", ".vcf.gz")):
+        raise ValueError(f"expected a file ending with .parquet or .vcf.gz (nbgenomics vep writes TSV), got {out.name!r}")
     given = inspect.signature(effects).bind(model, genome, variants, **options)
     given.apply_defaults()
-    with beside(out, ending) as temporary, ExitStack() as stack:
+    with beside(out, out.suffix) as temporary, ExitStack() as stack:
         tables = _tables(report, **given.arguments)
         first = next(tables)
         while first.empty and (more := next(tables, None)) is not None:  # only a table with rows knows its targets
             first = more
-        write = _WRITERS[ending](temporary, first, genome, stack)
+        write = (_write_parquet if out.suffix == ".parquet" else _write_vcf)(temporary, first, genome, stack)
         for table in itertools.chain([first], tables):
             write(table)
         stack.close()
@@ -473,20 +461,13 @@ def write_effects(out: str | Path, model, genome: Genome, variants: pd.DataFrame
 
 
 def _write_parquet(path: Path, table: pd.DataFrame, genome: Genome, stack: ExitStack) -> Callable[[pd.DataFrame], object]:
-    """Open the file, which `stack` closes, and return what appends a table; so do the next two."""
+    """Open the file, which `stack` closes, and return what appends a table; so does the next one."""
     import pyarrow as pa
     import pyarrow.parquet
 
     schema = pa.Schema.from_pandas(table.drop(columns="named"), preserve_index=False)
     file = stack.enter_context(pyarrow.parquet.ParquetWriter(path, schema))
     return lambda table: file.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
-
-
-def _write_tsv(path: Path, table: pd.DataFrame, genome: Genome, stack: ExitStack) -> Callable[[pd.DataFrame], object]:
-    file = stack.enter_context(gzip.open(path, "wt", 6) if path.suffix == ".gz" else open(path, "w"))
-    columns = table.columns.drop("named")
-    file.write("\t".join(columns) + "\n")
-    return lambda table: table.to_csv(file, sep="\t", index=False, header=False, columns=columns)
 
 
 def _write_vcf(path: Path, table: pd.DataFrame, genome: Genome, stack: ExitStack) -> Callable[[pd.DataFrame], object]:
@@ -511,6 +492,3 @@ def _write_vcf(path: Path, table: pd.DataFrame, genome: Genome, stack: ExitStack
         file.write((form * len(rows) % tuple(np.stack([np.asarray(column, object) for column in columns], axis=1).ravel())).encode())
 
     return write
-
-
-_WRITERS = {".tsv": _write_tsv, ".tsv.gz": _write_tsv, ".parquet": _write_parquet, ".vcf.gz": _write_vcf}

@@ -1,5 +1,7 @@
 """Charts: what is drawn, what is refused, and that every chart renders, alone and beside another."""
 
+import re
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -25,9 +27,7 @@ SCORES = pd.DataFrame(
         "paper": [0.5, None],
     }
 )
-CURVE = pd.DataFrame(
-    {"target": "JunD", "recall": UNIT, "precision": 1 - UNIT / 2, "fpr": UNIT, "tpr": UNIT**0.3, "threshold": [np.inf, *(1 - UNIT[1:])]}
-)
+CURVE = pd.DataFrame({"target": "JunD", "recall": UNIT, "precision": 1 - UNIT / 2, "threshold": [np.inf, *(1 - UNIT[1:])]})
 HEIGHTS = pd.DataFrame({"position": np.arange(200), "base": RNG.choice(list("ACGT"), 200), "height": RNG.normal(0, 0.1, 200)})
 REGIONS = pd.DataFrame(
     {"chrom": ["chr20", "chr20", "chrX"], "start": [0, 1000, 0], "end": [200, 1200, 200], "split": ["train", "valid", "test"], "JunD": [1, 0, 1]}
@@ -49,7 +49,6 @@ ALL = {
     "training_curves": lambda: charts.training_curves(HISTORY),
     "precision_recall": lambda: charts.precision_recall(CURVE, prevalence=0.02),
     "precision_recall_by_target": lambda: charts.precision_recall(CURVE, prevalence={"JunD": 0.02}),
-    "roc": lambda: charts.roc(CURVE),
     "calibration": lambda: charts.calibration(
         pd.DataFrame({"target": "JunD", "predicted": UNIT / 9, "observed": UNIT / 8, "low": UNIT / 9, "high": UNIT / 6})
     ),
@@ -90,7 +89,7 @@ def test_every_chart_draws_something(name):
 
 def test_two_charts_side_by_side_keep_their_own_colours():
     both = pd.concat([CURVE.assign(model=model) for model in ("a", "b", "c")])
-    vega = vl_convert.vegalite_to_vega((charts.training_curves(HISTORY) | charts.roc(both)).to_dict())
+    vega = vl_convert.vegalite_to_vega((charts.training_curves(HISTORY) | charts.precision_recall(both)).to_dict())
     domains = [scale["domain"] for scale in vega["scales"] if "color" in scale["name"]]
     assert sorted(map(str, domains)) == sorted(map(str, [["train", "valid"], ["a", "b", "c"]]))
 
@@ -169,7 +168,7 @@ def test_glyphs_have_the_shape_of_their_letters():
 def test_attribution_opens_on_the_strongest_part():
     heights = HEIGHTS.assign(height=0.001)
     heights.loc[120:129, "height"] = 1.0
-    first, last = charts._strongest(heights, 0, 200, width=50)
+    first, last = charts.strongest(heights, 0, 200, width=50)
     assert last - first == 50 and abs((first + last) / 2 - 125) <= 1
     with pytest.raises(ValueError, match="must lie inside the positions 0-200"):
         charts.attribution_track(heights, focus=(190, 230))
@@ -267,10 +266,10 @@ def test_mutagenesis_is_centred_on_zero_and_shows_the_largest_loss():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: charts.roc(CURVE.drop(columns="tpr")), "missing: tpr"),
-        (lambda: charts.roc(CURVE.head(0)), "without rows"),
-        (lambda: charts.roc([1, 2]), "was given list"),
-        (lambda: charts.roc(pd.concat([CURVE] * 300)), r"6,000 rows.*iloc\[::2\]"),
+        (lambda: charts.precision_recall(CURVE.drop(columns="recall")), "missing: recall"),
+        (lambda: charts.precision_recall(CURVE.head(0)), "without rows"),
+        (lambda: charts.precision_recall([1, 2]), "was given list"),
+        (lambda: charts.precision_recall(pd.concat([CURVE] * 300)), r"6,000 rows.*iloc\[::2\]"),
         (lambda: charts.logo(HEIGHTS.assign(base="N")), "also has 'N'"),
         (lambda: charts.logo(HEIGHTS.assign(height=0.0)), "zero or missing"),
         (lambda: charts.motif_matches({"a": PWM.T}, KNOWN, MATCHES), r"a is no PWM: .* got shape \(4, 8\)"),
@@ -300,11 +299,44 @@ def test_arguments_stay_as_they_were():
 
 def test_an_output_has_vega_for_jupyter_and_a_png_for_everyone_else():
     assert alt.renderers.active == "nbgenomics"
-    bundle, metadata = charts.roc(CURVE)._repr_mimebundle_()
+    bundle, metadata = charts.precision_recall(CURVE)._repr_mimebundle_()
     assert bundle["application/vnd.vega.v5+json"]["$schema"].endswith("/vega/v5.json")
     assert bundle["image/png"][:4] == b"\x89PNG"
     assert 250 < metadata["image/png"]["width"] < 500  # of the chart, not of the doubled PNG
     assert "http" not in str({key: value for key, value in bundle["application/vnd.vega.v5+json"].items() if key != "$schema"})
+
+
+def contrast(colour):
+    """Of a colour on white, as WCAG defines it."""
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
+
+
+def test_text_is_dark_whatever_the_theme_of_the_page():
+    """A front-end in dark mode writes white where a specification leaves the colour open."""
+    drawn = charts.vega(charts.training_curves(HISTORY).to_dict())
+    config = drawn["config"]
+    colours = [config[part][name] for part in ("axis", "legend") for name in ("labelColor", "titleColor")]
+    colours += [config["title"]["color"], config["title"]["subtitleColor"], charts.GREY]
+    assert min(map(contrast, colours)) >= 4.5 and drawn["background"] == "white"
+    assert contrast("#999999") < 4.5
+
+
+def test_a_chart_says_what_it_shows():
+    bundle, metadata = charts.training_curves(HISTORY)._repr_mimebundle_()
+    says = "chart: epoch, loss (training dashed), auprc (training dashed)"
+    assert bundle[charts.VEGA]["description"] == metadata["image/png"]["alt"] == says and bundle["text/plain"] == f"<{says}>"
+    assert charts.vega(charts.logo(HEIGHTS.head(20)).properties(description="a site").to_dict())["description"] == "a site"
+    assert not metadata[charts.VEGA]["embed_options"]["actions"]["editor"]  # which is on the network
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 7, 30])
+def test_epochs_are_whole_numbers_and_written_once(last):
+    svg = vl_convert.vegalite_to_svg(charts.training_curves(HISTORY.assign(epoch=np.linspace(1, last, len(HISTORY)).astype(int))).to_dict())
+    axis = svg.split('aria-label="X-axis')[1].split("role-axis-title")[0]
+    written = re.findall(r">([\d.]+)</text>", axis)
+    assert written and len(written) == len(set(written)) and all(float(text).is_integer() for text in written)
 
 
 def test_precision_recall_is_drawn_in_the_steps_that_average_precision_sums():

@@ -193,7 +193,7 @@ def test_doctor_fails_only_on_what_is_essential_and_says_what_to_do(capsys, monk
     monkeypatch.setattr(__main__, "_STEP", "print('2.0 | ')")  # the real step is slow; the next test does it
     monkeypatch.setenv("PATH", "/nowhere")
     status, out, _ = said(capsys, "doctor")
-    assert status == 0 and "note  samtools: not found" in out and "install samtools" in out and "everything essential works" in out
+    assert status == 0 and "note  macs3: not found" in out and "install macs3" in out and "everything essential works" in out
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NBGENOMICS_DATA", str(tmp_path / "file"))
     monkeypatch.setattr(__main__, "_STEP", "raise ImportError('no keras here')")
@@ -217,14 +217,14 @@ def test_deepark_commands_write_tables_of_a_checkpoint(capsys, folder):
     status, out, _ = said(capsys, "vep", "some.vcf", *shared, "--outputs", "diffs,logits", "--format", "parquet", "--select", "1")
     assert status == 0 and out.startswith("1 variants scored, 1 skipped (1: no sequence") and "some_skipped.tsv" in out
     status, out, _ = said(capsys, "issm", "some.bed", *shared, "--outputs", "logits", "--span", "100", "102", "--one-strand", "--batch-size", "4")
-    assert status == 0 and "out/some_logits.tsv" in out
+    assert status == 0 and "out/some_issm_logits.tsv" in out
     out = program.communicate(timeout=300)[0]
     assert program.returncode == 0 and "out/some_predictions.h5" in out and "1 of 1 regions are shorter" in out and "oneDNN" not in out, out
     effects = pd.read_parquet(folder / "out/some_diffs.parquet")
     assert list(effects)[-2:] == ["contains_unk", "1"] and effects.name.tolist() == ["rs2"] and effects["1"].abs().item() > 0
-    changes = pd.read_csv(folder / "out/some_logits.tsv", sep="\t")
+    changes = pd.read_csv(folder / "out/some_issm_logits.tsv", sep="\t")
     assert changes.pos.tolist() == [100] * 3 + [101] * 3 and list(changes)[:6] == ["chrom", "start", "end", "name", "pos", "ref"]
-    names = {"some_predictions.h5", "some_row_labels.txt", "some_diffs.parquet", "some_logits.parquet", "some_skipped.tsv", "some_logits.tsv"}
+    names = {"some_predictions.h5", "some_row_labels.txt", "some_diffs.parquet", "some_logits.parquet", "some_skipped.tsv", "some_issm_logits.tsv"}
     assert {path.name for path in (folder / "out").iterdir()} == names
 
 

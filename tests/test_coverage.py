@@ -302,7 +302,7 @@ def test_cut_block_is_an_error(tmp_path):
 def test_gzip_that_is_no_bam(tmp_path):
     path = tmp_path / "text.bam"
     pysam.tabix_compress(__file__, str(path))
-    with pytest.raises(ValueError, match="does not start with 'BAM'"):
+    with pytest.raises(ValueError, match="is not a BAM file"):
         coverage.from_bam(path, CHR1)
 
 
@@ -471,10 +471,8 @@ def test_bed_scores_of_overlapping_features_are_combined(features):
     regions = table(("chr1", 0, 100), ("chr1", 0, 100), ("chr2", -10, 90), strand="+-+")
     score = coverage.from_bed(features, regions, bin_size=10, value="score")[:, :, 0]
     assert score[0].tolist() == [0, 7, 2.5, 0, 0, 0, 0, 0, 0, -1.5] and (score[1] == score[0][::-1]).all() and not score[2].any()
-    assert coverage.from_bed(features, regions, bin_size=10, value="score", reduce="mean")[0, 1, 0] == 4.75
     binary = coverage.from_bed([features, features], regions, bin_size=10)
     assert binary.shape == (3, 10, 2) and binary[0, :, 1].tolist() == [0, 1, 1, 0, 0, 0, 0, 0, 0, 1] and binary[2, 1, 0] == 1
-    assert coverage.from_bed(features, regions, bin_size=10, min_overlap=6)[0, :, 0].tolist() == [0, 1] + [0] * 8
 
 
 def test_bed_names_become_tracks(features):
@@ -501,12 +499,11 @@ def test_yeast_peaks_equal_bedtools(tmp_path):
     bins = bins_of(regions, 200)
     bins = bins.assign(at=np.arange(len(bins))).query("start >= 0")
     bins.to_csv(tmp_path / "bins.bed", sep="\t", header=False, index=False)
-    for options, overlap in ([], 1), (["-f", "0.5"], 100):
-        lines = [line.split("\t") for line in bedtools("intersect", "-c", *options, "-a", tmp_path / "bins.bed", "-b", PEAKS).splitlines()]
-        found = coverage.from_bed(PEAKS, regions, bin_size=200, min_overlap=overlap).ravel()
-        expected = [float(int(line[4]) > 0) for line in lines]
-        assert 0 < sum(expected) < len(expected)
-        np.testing.assert_array_equal(found[[int(line[3]) for line in lines]], expected)
+    lines = [line.split("\t") for line in bedtools("intersect", "-c", "-a", tmp_path / "bins.bed", "-b", PEAKS).splitlines()]
+    found = coverage.from_bed(PEAKS, regions, bin_size=200).ravel()
+    expected = [float(int(line[4]) > 0) for line in lines]
+    assert 0 < sum(expected) < len(expected)
+    np.testing.assert_array_equal(found[[int(line[3]) for line in lines]], expected)
 
 
 # Back to bigWig
@@ -526,13 +523,12 @@ def test_round_trip_is_exact(tmp_path):
     assert os.listdir(path.parent) == ["out.bw"]
 
 
-@pytest.mark.parametrize("overlap", ["mean", "max", "sum"])
-def test_overlapping_windows_merge_base_by_base(tmp_path, overlap):
+def test_overlapping_windows_merge_base_by_base(tmp_path):
     sizes = {"chr1": 2000, "chr2": 500}
     regions = random_regions(sizes, 40, 120, seed=3)
     values = np.random.default_rng(1).normal(size=(40, 6))
     values[5] = np.nan
-    path = coverage.to_bigwig(tmp_path / "out.bw", regions, values, sizes, overlap=overlap)
+    path = coverage.to_bigwig(tmp_path / "out.bw", regions, values, sizes)
     for chrom, size in sizes.items():
         stack = np.full((40, size + 400), np.nan)
         for at, row in enumerate(regions.itertuples()):
@@ -540,7 +536,7 @@ def test_overlapping_windows_merge_base_by_base(tmp_path, overlap):
                 stack[at, row.start + 200 : row.end + 200] = np.repeat(values[at, ::-1] if row.strand == "-" else values[at], 20)
         stack = stack[:, 200:-200]
         covered = np.isfinite(stack).any(axis=0)
-        expected = np.where(covered, {"mean": np.nanmean, "max": np.nanmax, "sum": np.nansum}[overlap](np.where(covered, stack, 0), axis=0), np.nan)
+        expected = np.where(covered, np.nanmean(np.where(covered, stack, 0), axis=0), np.nan)
         with pyBigWig.open(str(path)) as file:
             np.testing.assert_allclose(file.values(chrom, 0, size), expected, rtol=1e-6, atol=1e-6)
 

@@ -281,7 +281,8 @@ def test_what_is_no_variant(text):
 def test_chart(found):
     """Everything is in one figure of at most 720 px; panels that enlarge follow one brush."""
     chart = explain.chart(found, title="why this peak?").to_dict()
-    for label in ("predicted", "signal", "reads 1", "peaks", "none", "window", "contribution", "best motif hits", "variants", "changed to"):
+    shares = ("predicted (probability)", "contribution (logit)", "effect of a change (logit)")
+    for label in (*shares, "signal", "reads 1", "peaks", "none", "window", "best motif hits", "variants", "changed to"):
         assert f"'title': '{label}'" in str(chart), label
     _, size = charts._render(chart, scale=1)
     assert size["image/png"]["width"] <= 720

@@ -12,7 +12,7 @@ import pyfaidx
 import pytest
 from test_explain import SITE, net
 
-from nbgenomics import datasets, explain, learned, motifs, runs, variants, widgets
+from nbgenomics import charts, datasets, explain, learned, motifs, runs, tracks, variants, widgets
 from nbgenomics.genome import encode, open_genome
 from nbgenomics.widgets import locus_explorer
 
@@ -108,7 +108,7 @@ def test_what_is_shown_is_what_explain_says(genome, explorer):
         pd.testing.assert_frame_equal(explorer.igv.tracks["prediction around here"]["data"], found.profile)
     assert explorer.igv.locus == "chr2:1-600"  # five windows, cut at the chromosome's ends
     (output,) = explorer._chart.outputs
-    assert output["data"][locus_explorer._VEGA]["$schema"].endswith("v5.json")
+    assert output["data"][charts.VEGA]["$schema"].endswith("v5.json")
 
 
 def test_tables_name_the_site(explorer):
@@ -165,6 +165,20 @@ def test_igv_is_followed_where_it_stops(explorer, monkeypatch):
     explorer.wait()
     time.sleep(2 * locus_explorer._STILL)
     assert asked[1:] == [("chr2", 0, 40)]
+
+
+def test_a_click_in_igv_goes_to_the_feature_or_else_the_position(explorer):
+    explorer.follow.value = False
+    for label, clicked, middle in (("peaks", 692, 705), ("peaks", 900, 900), ("prediction around here", 1_400, 1_400), ("", 800, 800)):
+        explorer.igv.locus = "chr1:401-2,000"
+        explorer.igv._clicks("chr1", clicked, label)
+        until(lambda middle=middle: window(explorer.explanation) == ("chr1", middle - 100))
+        start, end = tracks.parse_locus(explorer.place.value)[1:]
+        assert (start + end) // 2 == middle and explorer.igv.locus == explorer.place.value
+        assert end - start == 2 * min(800, middle)  # as much as before, or what the chromosome has
+    assert explorer.igv.find("JUN") == ("chr1", 4_510, 5_510)  # what is typed in IGV's own box
+    with pytest.raises(ValueError, match="no gene has that name"):
+        explorer.igv.find("fos")
 
 
 def test_the_newest_question_wins(explorer, monkeypatch):

@@ -218,6 +218,21 @@ def test_nothing_half_is_ever_in_place(tmp_path, small, model, predicted, monkey
     assert predicted == [1] and values(files["1"], "chr2").shape == (30_011,) and sorted(os.listdir(tmp_path)) == ["0.bw", "1.bw"]
 
 
+def test_the_second_of_two_at_work_on_one_file_is_refused(tmp_path, small):
+    out, said = tmp_path / "track.bw", []
+
+    def model(batch):
+        if len(batch["sequence"]) > 1:  # not when it is asked how many outputs it has
+            with pytest.raises(BlockingIOError, match=r"another process is predicting into .*track\.bw: wait until it is done, or name another"):
+                genomewide.predict(lambda batch: batch["sequence"][:, :1] / 4, small, out, step=20, width=WIDTH)
+            said.append("refused")
+        return batch["sequence"][:, :1] / 4
+
+    genomewide.predict(model, small, out, step=20, width=WIDTH)
+    genomewide.predict(lambda batch: batch["sequence"][:, :1] / 4, small, tmp_path / "after.bw", step=20, width=WIDTH)
+    assert said and out.read_bytes() == (tmp_path / "after.bw").read_bytes()
+
+
 def test_stale_parts_are_not_used(tmp_path, small, model, predicted, monkeypatch):
     """One shard is left by an interrupted call; only the very same work takes it up."""
     out, shard, options = tmp_path / "track.bw", genomewide._shard, dict(step=20, targets=0)

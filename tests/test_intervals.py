@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import subprocess
 from io import StringIO
@@ -84,10 +85,14 @@ def test_malformed_bed_names_file_and_line(tmp_path, text, message):
     assert "bad.bed" in str(error.value)
 
 
-def test_truncated_bed_and_missing_bed(tmp_path):
-    (tmp_path / "cut.bed.gz").write_bytes(gzip.compress(b"chr1\t1\t2\n" * 10_000)[:-30])
-    with pytest.raises(ValueError, match="is it complete"):
-        intervals.read_bed(tmp_path / "cut.bed.gz")
+def test_truncated_and_damaged_and_missing_bed(tmp_path):
+    rng = np.random.default_rng(0)
+    packed = gzip.compress("".join(f"chr1\t{start}\t{start + 9}\n" for start in rng.integers(0, 1 << 30, 10_000)).encode())
+    damaged = {f"{size}.bed.gz": packed[:9_000] + b"\xff" * size + packed[9_000 + size :] for size in (64, 4_000)}  # a checksum, and no stream
+    for name, content in {"cut.bed.gz": packed[:-30], "cut.bed.bz2": bz2.compress(packed)[:-30], **damaged}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name} is cut short, damaged .*; fetch or copy it again"):
+            intervals.read_bed(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file"):
         intervals.read_bed(tmp_path / "none.bed")
 
@@ -156,7 +161,7 @@ def test_mask_bases_and_inside():
     features = pd.DataFrame({"chrom": ["a", "a", "a", "b"], "start": [0, 1, 12, 9], "end": [2, 2, 14, 11]})
     expected = [[0, 0, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0]]
     np.testing.assert_array_equal(intervals.mask_bases(windows, features), np.array(expected, bool))
-    with pytest.raises(ValueError, match=r"one width, got 2 widths: \[5, 6\]"):
+    with pytest.raises(ValueError, match=r"one width, got 2 widths \(5 to 6 bp\)"):
         intervals.mask_bases(windows.assign(end=[5, 15, 4]), features)
     assert intervals.inside(REGIONS.astype({"chrom": "category"}), {"chr1": 500}).tolist() == [True, True, False, False]
     with pytest.raises(ValueError, match="regions have chromosomes not in this genome: 'chr1'"):

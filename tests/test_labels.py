@@ -129,7 +129,7 @@ def test_malformed_peaks_name_file_and_line(tmp_path, text, message):
 
 def test_truncated_and_missing_files(tmp_path):
     (tmp_path / "cut.bed.gz").write_bytes(gzip.compress(b"chr1\t1\t2\n" * 10_000)[:-30])
-    with pytest.raises(ValueError, match=r"cut\.bed\.gz .*is it complete"):
+    with pytest.raises(ValueError, match=r"cut\.bed\.gz is cut short"):
         labels.label_matrix(BINS, [tmp_path / "cut.bed.gz"])
     with pytest.raises(FileNotFoundError, match=r"none\.bed"):
         labels.label_matrix(BINS, [tmp_path / "none.bed"])
@@ -253,10 +253,6 @@ def test_deepsea_formats(tmp_path, monkeypatch, kind, name, channels):
     assert codes.dtype == found.dtype == np.uint8
     np.testing.assert_array_equal(codes, data.codes)
     np.testing.assert_array_equal(found, data.labels)
-    for rows in (slice(3, 30), slice(-5, None), slice(7, 7)):
-        codes, found = labels.read_deepsea(path, rows, order=channels)
-        np.testing.assert_array_equal(codes, data.codes[rows])
-        np.testing.assert_array_equal(found, data.labels[rows])
     codes, found = labels.read_deepsea(path, order=channels, forward_only=True)
     np.testing.assert_array_equal(codes, data.codes[:20])
     assert (labels.read_deepsea(path, order=channels[::-1])[0] != data.codes).any()
@@ -314,8 +310,6 @@ def test_arguments_of_deepsea_files(tmp_path):
     path = write(tmp_path / "a.mat", data, "5")
     with pytest.raises(ValueError, match="got 'ACTU'"):
         labels.read_deepsea(path, order="ACTU")
-    with pytest.raises(ValueError, match="a step of 2"):
-        labels.read_deepsea(path, slice(0, 10, 2))
     data.one_hot[-1, :, 3] = np.roll(data.one_hot[-1, :, 3], 1)
     data.one_hot = data.one_hot[::-1]
     with pytest.raises(ValueError, match="the second half of its 40 rows is not the reverse complement of the first"):

@@ -29,10 +29,10 @@ def inputs(model, n=2, seed=0):
 
 
 def odd():
-    """Strides, dilation and padding at every edge, positions left over, and average pools."""
+    """Strides, dilation and padding at every edge, and positions left over."""
     codes, x = models.sequence_input(61)
     x = layers.Conv1D(6, 5, strides=2, padding="same", activation="relu")(x)
-    x = layers.AveragePooling1D(4, strides=2, padding="same")(x)
+    x = layers.MaxPooling1D(4, strides=2, padding="same")(x)
     x = layers.Conv1D(6, 2, padding="causal", dilation_rate=2, use_bias=False)(layers.LeakyReLU()(x))
     x = layers.MaxPooling1D(3, strides=1, padding="same")(x)
     return keras.Model({"sequence": codes}, models.head(layers.GlobalAveragePooling1D()(layers.Dense(5, activation="tanh")(x)), 2))

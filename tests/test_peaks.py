@@ -131,10 +131,10 @@ def test_failures_say_what_happened_and_leave_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "No columns"),
+        (b"", "it has none"),
         (b"chr1 5 90\n", "expected 3 and found 1"),
         (b"chr1\t5\tx\n", "invalid literal .* 'x'"),
-        (b"chr1\t5\t90\nchr1\t9\t9\n", r"expected 0 <= start < end, got 9 and 9 in fragment 2"),
+        (b"chr1\t5\t90\nchr1\t9\t9\n", r"line 2: expected 0 <= start < end, got 9 and 9"),
         (b"chr1\t-5\t90\n", "expected 0 <= start < end"),
         (b"chr1\t5\t90\tchr1\t150\t200\n", "two intervals each"),
     ],

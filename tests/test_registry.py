@@ -298,7 +298,7 @@ def test_sequences_are_verified_whatever_the_compression(tmp_path):
         assert registry.sequence_md5(tmp_path / name, {"one": 10, "two": 4, "absent": 1}) == expected
     assert "two" not in registry.sequence_md5(tmp_path / "a.fa", {"two": 5})
     (tmp_path / "b.fa").write_bytes((tmp_path / "b.fa").read_bytes()[:-9])
-    with pytest.raises(registry.CorruptFile, match="cannot be read to its end"):
+    with pytest.raises(registry.CorruptFile, match="is cut short, damaged"):
         registry.sequence_md5(tmp_path / "b.fa", {"one": 10})
 
 

@@ -186,7 +186,10 @@ def test_substitutions_equal_string_edits(world, tmp_path, monkeypatch):
     def score(format, **options):
         return scoring.issm(net, fasta, tmp_path / "out", names=NAMES, format=format, span=span, **options)
 
+    (predicted,) = scoring.predict(net, fasta, tmp_path / "out", names=NAMES).values()
+    there = predicted.read_bytes()
     tables = {kind: pd.read_csv(path, sep="\t", keep_default_na=False) for kind, path in score("tsv").items()}
+    assert predicted.read_bytes() == there  # the two share a folder
     rows, edited, before = [], [], []
     for name, sequence in sequences.items():
         rows.append([name, "input_sequence", "NA", "NA"])
@@ -206,7 +209,7 @@ def test_substitutions_equal_string_edits(world, tmp_path, monkeypatch):
         assert tables[kind][["name", "pos", "ref", "alt"]].astype(str).to_numpy().tolist() == [row for row in rows if row[1] != "input_sequence"]
     monkeypatch.setattr(scoring, "_VALUES", 3)  # a sequence, and a row, at once
     check_formats(lambda format: score(format, batch_size=16), scoring.OUTPUTS, ["name", "pos", "ref", "alt"])
-    with h5py.File(tmp_path / "out/two_ref_predictions.h5") as file:
+    with h5py.File(tmp_path / "out/two_issm_ref_predictions.h5") as file:
         np.testing.assert_allclose(file["data"][:], says(net, sequences.values()), atol=1e-6)
     parquet = pd.read_parquet(score("parquet", outputs=["predictions"])["predictions"])
     assert parquet.pos.isna().tolist() == (~mutant).tolist() and parquet.pos.max() == 23

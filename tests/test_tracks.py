@@ -289,6 +289,17 @@ def test_frames_are_asked_for_by_region_and_resolution(files, monkeypatch):
     assert found == {"start": [5], "end": [9], "name": [""]}
 
 
+def test_what_is_clicked_and_what_is_searched_comes_to_python(view, monkeypatch):
+    seen = []
+    assert not view.clickable
+    view.on_click(lambda *clicked: seen.append(clicked))
+    view._asked(view, {"kind": "click", "chrom": "chr1", "position": 1_200, "track": "peaks"}, [])
+    assert view.clickable and seen == [("chr1", 1_200, "peaks")]
+    assert "'jun' is not of the form" in ask(view, monkeypatch, kind="search", text="jun")[0]["error"]
+    view.find = {"jun": ("chr2", 10, 20)}.get
+    assert ask(view, monkeypatch, kind="search", text="jun")[0] == {"id": "1", "locus": "chr2:11-20"}
+
+
 def test_errors_of_the_page_come_back(view):
     with pytest.warns(UserWarning, match="IGV: no such thing"):
         view._asked(view, {"kind": "error", "message": "no such thing"}, [])
@@ -302,3 +313,9 @@ def test_a_view_is_small_and_costs_a_saved_notebook_nothing_more(view, files):
     still = tracks.static_html(("chr1", 1000, 2000), files, Genome())
     assert 'data-igv-view="here"' in live and "data-igv-view" not in still and len(live) - len(still) < 1000
     assert live.index("data:image/png") < live.index("<template>") < live.index("<iframe")
+
+
+@pytest.mark.parametrize(("most", "label"), [(10.4, "10.4"), (0.0123, "0.0123"), (1_234.5, "1,235"), (2_000_000, "2,000,000")])
+def test_limits_of_a_signal_are_written_as_people_write_them(most, label):
+    signal = pd.DataFrame({"start": [0, 5], "end": [5, 9], "value": [0, most]})
+    assert f">{label}<" in vl_convert.vegalite_to_svg(tracks.track_chart(("chr1", 0, 9), {"s": signal}).to_dict())

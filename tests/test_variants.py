@@ -157,7 +157,7 @@ def test_alleles_that_cannot_be_scored_are_counted_and_shown(small, tmp_path):
         found = variants.effects(scorer(60, 1), small, path, width=60)
     assert found.alt.tolist() == [other[99], other[99] + "A"] and found.chrom.tolist() == ["chr1"] * 2
     with pytest.warns(UserWarning, match="13 skipped"):
-        report = variants.write_effects(tmp_path / "out.tsv", scorer(60, 1), small, path, width=60)
+        report = variants.write_effects(tmp_path / "out.parquet", scorer(60, 1), small, path, width=60)
     expected = {"no sequence: a symbolic, missing or spanning ALT": 7, "letters other than A, C, G, T and N": 1, variants.MISMATCH: 2}
     expected |= {"no such chromosome in the genome: chrUn": 1, "past the end of its chromosome": 2}
     assert report.scored == 2 and report.mismatched == 2 and dict(report.skipped) == expected and report.renamed == {"1": "chr1"}
@@ -195,7 +195,7 @@ def test_names_of_chromosomes_are_reconciled_aloud(small, tmp_path, capsys):
     assert said.count("\n") == 1 and "'chr1' is read as the genome's '1', 'chrM' is read as the genome's 'MT'" in said
 
 
-@pytest.mark.parametrize("name", ["out.tsv", "out.tsv.gz", "out.parquet", "out.vcf.gz"])
+@pytest.mark.parametrize("name", ["out.parquet", "out.vcf.gz"])
 def test_files_hold_the_table(small, table, tmp_path, name):
     mixed = pd.concat([table.assign(chrom=table.chrom.str.removeprefix("chr")), table.assign(ref="<INS>").iloc[:80]])[::-1].reset_index(drop=True)
     options = dict(width=60, targets=["a", "b b", "c"], select=["c", "b b"], batch_size=8)  # the first pieces hold nothing that can be scored
@@ -206,9 +206,6 @@ def test_files_hold_the_table(small, table, tmp_path, name):
     assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
     if name.endswith("parquet"):
         pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "new" / name), expected)
-    elif "tsv" in name:
-        found = pd.read_csv(tmp_path / "new" / name, sep="\t", na_filter=False).astype(dict.fromkeys(variants.VALUES, np.float32))
-        pd.testing.assert_frame_equal(found, expected, check_dtype=False)
     else:
         with pysam.VariantFile(str(tmp_path / "new" / name)) as file:
             records = list(file)
@@ -233,7 +230,7 @@ def test_malformed_files_are_refused_with_their_line(tmp_path):
         with pytest.raises(ValueError, match=r"cut\.vcf\.gz is cut short: bgzip"):
             list(variants.read_vcf(tmp_path / "cut.vcf.gz"))
     (tmp_path / "cut.vcf.gz").write_bytes(gzip.compress(b"chr1\t5\t.\tA\tC\n" * 9_000)[:-20])
-    with pytest.raises(ValueError, match="is cut short or damaged"):
+    with pytest.raises(ValueError, match="is cut short, damaged"):
         list(variants.read_vcf(tmp_path / "cut.vcf.gz"))
     with pytest.raises(FileNotFoundError):
         list(variants.read_vcf(tmp_path / "none.vcf"))
@@ -243,7 +240,7 @@ def test_files_may_be_empty_or_without_a_header_and_end_lines_as_windows_does(sm
     (tmp_path / "bare.vcf").write_bytes(b"chr1\t5\trs'1\"\tA\tC\r\nchr1\t6\t#2\tA\tC,G\r\n\r\n")
     (found,) = variants.read_vcf(tmp_path / "bare.vcf")
     assert found.values.tolist() == [["chr1", 4, "rs'1\"", "A", "C"], ["chr1", 5, "#2", "A", "C"], ["chr1", 5, "#2", "A", "G"]]
-    for name in ("out.vcf.gz", "out.tsv", "out.parquet"):
+    for name in ("out.vcf.gz", "out.parquet"):
         report = variants.write_effects(tmp_path / name, scorer(60), small, vcf(tmp_path / "empty.vcf", []), width=60, targets=list("abc"))
         assert report.scored == 0 and (tmp_path / name).stat().st_size > 0
     assert variants.effects(scorer(60), small, tmp_path / "empty.vcf", width=60).empty

@@ -15,7 +15,6 @@ from nbgenomics import charts, explain, tracks, variants
 from nbgenomics.widgets.panel import Panel, server
 
 _STILL = 0.6  # s after the last movement in IGV before its middle is explained
-_VEGA = "application/vnd.vega.v5+json"
 
 
 class Explorer(Panel):
@@ -58,20 +57,23 @@ class Explorer(Panel):
             control.layout = W.Layout(width=f"{size}px", max_width="100%")
         button = W.Button(description="Explain", icon="search", button_style="primary", tooltip="explain the middle of this place")
         self._state, self._said, self._effects = W.HTML(), W.HTML(), W.HTML()
-        self._chart, self._tables = W.Output(layout={"overflow": "auto"}), W.HBox(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        self._chart, self._tables = W.Output(), W.HBox()
         self.igv = tracks.view(self._around(explain.locate(genome, place, genes)), shown, genome)
         self._explain(0, place, 0)  # what is wrong with the arguments is said by the cell
 
         rows = [W.HBox([self.place, self.target, button, self.follow, self._state]), W.HBox([self.variant, self._pick])]
         for row in rows:
             row.add_class("nbg-row")
-        super().__init__(*rows, self._effects, *([self.igv] if server() else []), self._said, self._chart, self._tables)
+        below = W.HBox([self._chart, self._tables]).add_class("nbg-below")
+        super().__init__(*rows, self._effects, *([self.igv] if server() else []), self._said, below)
         style, *parts, message = self.children
         self.children = (style, *parts[:2], message, *parts[2:])  # what is wrong is said below the boxes
         for control in (self.place, self.target):
             control.observe(lambda change: self._ask(), "value")
         button.on_click(lambda button: self._ask())
         self.igv.observe(self._moved, "locus")
+        self.igv.find = lambda text: self._around(explain.locate(genome, text, genes))
+        self.igv.on_click(lambda *clicked: self.work(lambda: self._clicked(*clicked)))
         self._pick.observe(lambda change: change.new and self.variant.set_trait("value", change.new), "value")
         self.variant.observe(lambda change: change.new and self._run(lambda: self._see(change.new)), "value")
 
@@ -128,7 +130,7 @@ class Explorer(Panel):
                     self.igv.locus = self._around(locus)
                 self._at = _middle(self.igv.locus)
                 found = explain.explain(self.model, self.genome, locus, target, **self._options)
-                drawn = _vega(explain.chart(found, width=400))  # fits where it is narrow
+                drawn = charts.vega(explain.chart(found, width=400).to_dict())  # fits where it is narrow
             except Exception:
                 if number == self._asked:
                     self._state.value = ""
@@ -140,7 +142,7 @@ class Explorer(Panel):
 
     def _show(self, found: explain.Explanation, drawn: dict, target: int) -> None:
         self.explanation = found
-        self._chart.outputs = ({"output_type": "display_data", "data": {_VEGA: drawn}, "metadata": {}},)
+        self._chart.outputs = ({"output_type": "display_data", "data": {charts.VEGA: drawn}, "metadata": charts.MENU},)
         bases = found.attribution
         bases = bases.assign(start=bases.position, end=bases.position + 1, value=bases.contribution)
         for label, frame, color in (("prediction around here", found.profile, charts.COLORS[0]), ("contribution of bases", bases, charts.GREY)):
@@ -197,6 +199,17 @@ class Explorer(Panel):
         if chrom != self._at[0] or abs(middle - self._at[1]) > width // 10:  # IGV rounds; and a few bp further the explanation is the same
             self.place.value = self.igv.locus
 
+    def _clicked(self, chrom: str, position: int, label: str) -> None:
+        """Go to the middle of the feature that was clicked in IGV, or to the position; IGV shows as much as before."""
+        _, start, end = tracks.parse_locus(self.igv.locus.split()[0])
+        if label in self.igv.tracks:
+            shown = tracks.read(label, self.igv.tracks[label]["data"], chrom, start, end, 1)
+            hit = shown[(shown["start"] <= position) & (shown["end"] > position)]
+            if len(hit) and "value" not in hit:
+                position = int(hit["start"].iloc[0] + hit["end"].iloc[0]) // 2
+        half = min((end - start) // 2, position, self.genome.chromsizes[chrom] - position)
+        self.place.value = tracks.locus_string(chrom, position - half, position + half)
+
     def _around(self, locus: tuple[str, int, int]) -> tuple[str, int, int]:
         """A locus with as much around it as is predicted."""
         chrom, start, end = locus
@@ -219,7 +232,8 @@ def explorer(
     """Explore what a model says along a genome, and why; ``explorer.explanation`` is what is shown, as tables.
 
     What it does, `explain.explain`, `explain.chart` and `variants.effects` do too. The middle of a place is explained when it is typed, when the
-    button is pressed, and when IGV comes to rest somewhere else (unless "follow IGV" is unticked). A newer question overtakes older ones.
+    button is pressed, when a feature or a position is clicked in IGV, and when IGV comes to rest somewhere else (unless "follow IGV" is unticked).
+    A newer question overtakes older ones.
 
     Parameters
     ----------
@@ -260,10 +274,3 @@ def _number(value) -> str:
 
 def _table(title: str, frame: pd.DataFrame) -> str:
     return f"<b>{title}</b>{frame.map(_number).to_html(index=False, border=0)}"
-
-
-def _vega(chart) -> dict:
-    """A chart as JupyterLab's own Vega draws it."""
-    import vl_convert
-
-    return vl_convert.vegalite_to_vega(chart.to_dict()) | {"$schema": "https://vega.github.io/schema/vega/v5.json"}

@@ -1,6 +1,7 @@
 """JupyterLab in a headless Chromium, for tests: a server of its own, a page that remembers everything that went wrong, and what is drawn."""
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -9,11 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # --no-sandbox: containers often run tests as root. The rest keeps Chromium itself off the network.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 IDLE = '.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator[data-status="idle"]'
+
+NOTIFICATIONS = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}  # no pop-up over what a test looks at
+HEIGHT = 1900  # of a page, in pixels
 
 # A canvas proves nothing, igv.js makes hidden ones: this counts, over all canvases of a page and inside shadow roots, the pixels that have a colour.
 INK = """() => {
@@ -44,6 +49,9 @@ def lab_server(root, scratch, python=sys.executable, base_url="/"):
     folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
     folders |= {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
     environment = os.environ | {name: str(scratch / folder) for name, folder in folders.items()}
+    settings = scratch / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(NOTIFICATIONS))
     options = [
         f"--ServerApp.root_dir={root}",
         f"--ServerApp.port={port}",
@@ -93,7 +101,7 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
 
         def page():
-            opened = browser.new_page(viewport={"width": 1300, "height": 1900})
+            opened = browser.new_page(viewport={"width": 1300, "height": HEIGHT})
             return opened, _complaints(opened)
 
         try:
@@ -124,12 +132,32 @@ def open_notebook(page, url, notebook):
     page.wait_for_selector(IDLE, timeout=90_000)
 
 
-def run_all(page):
-    """Run every cell and wait until each has run. The command's own promise is not awaited: nothing would bound that wait."""
+# Every code cell has run, or one has failed, after which the others never will.
+ENDED = """(cells => cells.some(cell => cell.outputs.toJSON().some(output => output.output_type === "error"))
+  || cells.every(cell => cell.executionCount))([...window.jupyterapp.shell.currentWidget.content.model.cells].filter(cell => cell.type === "code"))"""
+
+
+def run_all(page, seconds=90):
+    """Run every cell and wait until each has run, or one failed. The command's own promise is not awaited: nothing would bound that wait."""
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
-    ran = "[...window.jupyterapp.shell.currentWidget.content.model.cells].every(cell => cell.executionCount)"
-    page.wait_for_function(ran, timeout=90_000, polling=500)
+    page.wait_for_function(ENDED, timeout=seconds * 1000, polling=500)
     page.wait_for_selector(IDLE, timeout=90_000)
+
+
+def shoot(page, name):
+    """Pictures of all of a page but its code, NAME.png 1,300 px and NAME_narrow.png 700 px wide, in the folder that SCREENSHOTS names."""
+    folder = Path(os.environ["SCREENSHOTS"])
+    hidden = page.add_style_tag(content=".jp-CodeCell > .jp-Cell-inputWrapper { display: none }")
+    for width, suffix in ((1300, ""), (700, "_narrow")):
+        page.evaluate("() => window.jupyterapp?.shell.collapseLeft()")
+        page.set_viewport_size({"width": width, "height": 600})
+        page.wait_for_timeout(700)  # what follows the width of the page has done so by then
+        tall = "document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer')?.scrollHeight ?? document.body.scrollHeight"
+        page.set_viewport_size({"width": width, "height": min(page.evaluate(tall) + 130, 16_000)})
+        page.wait_for_timeout(700)
+        page.screenshot(path=folder / f"{name}{suffix}.png")
+    hidden.evaluate("style => style.remove()")
+    page.set_viewport_size({"width": 1300, "height": HEIGHT})
 
 
 def save(page):

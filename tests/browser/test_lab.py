@@ -1,22 +1,9 @@
 """Charts and tracks as a person sees them: run in JupyterLab, opened untrusted, opened again after saving, exported to HTML. No network anywhere."""
 
-import os
-import sys
-from pathlib import Path
-
+import labdrive
 import nbformat
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import labdrive
-
-pytestmark = pytest.mark.browser
-if labdrive.CHROMIUM is None:
-    pytest.skip("needs Chromium: install it or name it in the environment variable CHROMIUM", allow_module_level=True)
-pytest.importorskip("playwright")
-
-SHOTS = os.environ.get("SCREENSHOTS")  # a folder, to look at what the tests saw
 
 PREPARE = """
 import numpy as np, pandas as pd
@@ -59,17 +46,6 @@ def lab(folder, tmp_path_factory):
         yield url
 
 
-@pytest.fixture(scope="module")
-def new_page():
-    with labdrive.chromium() as page:
-        yield page
-
-
-def shoot(page, name):
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
-
-
 def visible_charts(page):
     boxes = [box.bounding_box() for box in page.locator(".vega-embed svg, .vega-embed canvas").all()]
     return [box for box in boxes if box and box["width"] > 100 and box["height"] > 60]
@@ -90,7 +66,7 @@ def test_run_in_lab(lab, new_page):
     wait_for_ink(page)
     picture(page).wait_for(state="hidden", timeout=30_000)
     assert len(visible_charts(page)) == 2
-    shoot(page, "lab_live")
+    labdrive.shoot(page, "lab_live")
     assert page.locator(".jp-RenderedText[data-mime-type*=error], .jp-RenderedText[data-mime-type*=stderr]").count() == 0
     assert wrong == []
     labdrive.save(page)
@@ -103,7 +79,7 @@ def test_live_notebook_opened_again(lab, new_page):
     labdrive.open_notebook(page, lab, "live.ipynb")
     wait_for_ink(page)
     picture(page).wait_for(state="hidden", timeout=30_000)
-    shoot(page, "lab_again")
+    labdrive.shoot(page, "lab_again")
     assert wrong == []
     page.close()
 
@@ -117,7 +93,7 @@ def test_headless_notebook_opened_untrusted(lab, new_page):
     assert picture(page).evaluate("image => image.naturalWidth") > 1_000
     assert len(visible_charts(page)) == 2
     assert page.locator("iframe[srcdoc]").count() == 0  # JupyterLab removed it: this notebook really is untrusted
-    shoot(page, "lab_untrusted")
+    labdrive.shoot(page, "lab_untrusted")
     assert wrong == []
     page.close()
 
@@ -135,6 +111,6 @@ def test_html_export_is_alive_offline(folder, new_page):
     # The embedded slice of the reference lies where it says it lies.
     assert frame.evaluate("browser.genome.getSequence('chr1', 9_003, 9_011)") == ("ACGTTGCA" * 2_500)[9_003:9_011]
     picture(page).wait_for(state="hidden", timeout=5_000)
-    shoot(page, "html")
+    labdrive.shoot(page, "html")
     assert wrong == []
     page.close()

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import keyboard
 import labdrive
 
 pytestmark = pytest.mark.browser
@@ -39,6 +40,15 @@ INK = """(label) => {
     }
   }
   return ink;
+}"""
+
+
+# Where a track of IGV is drawn.
+PLACE = """(label) => {
+  const root = [...document.querySelectorAll(".nbg-panel *")].find((element) => element.shadowRoot?.querySelector(".igv-viewport"))?.shadowRoot;
+  const viewports = [...root.querySelectorAll(".igv-viewport")];
+  const { x, y, width, height } = viewports.find((each) => each.querySelector(".igv-track-label")?.textContent === label).getBoundingClientRect();
+  return { x, y, width, height };
 }"""
 
 
@@ -108,12 +118,55 @@ def test_a_place_a_gene_and_what_is_neither(session):
     assert wrong == []
 
 
+def type_in_igv(page, text):
+    panel(page, 1).locator(".igv-search-input").click(click_count=3)
+    page.keyboard.type(text)
+    page.keyboard.press("Enter")
+
+
+def at(page, label, position):
+    """The pixel of a position on a track of IGV."""
+    start, end = map(int, labdrive.python(page, "here.tracks.parse_locus(explorer.igv.locus)[1:]")[1:-1].split(", "))
+    shown = page.evaluate(PLACE, label)
+    return shown["x"] + (position + 0.5 - start) / (end - start) * shown["width"], shown["y"] + shown["height"] / 2
+
+
+def test_a_click_in_igv_asks_why_there(session):
+    page, wrong = session
+    page.mouse.click(*at(page, "peaks", 4_993))  # on one end of the peak: its middle is explained
+    until(page, WHERE, "('chr1', 4905)")
+    before = labdrive.python(page, "explorer.igv.locus", "clicks = []; explorer.igv.on_click(lambda *clicked: clicks.append(clicked))")
+    assert panel(page, 1).locator(".igv-ui-popover:visible, .igv-popover:visible").count() == 0
+    shoot(page, "clicked")
+    page.mouse.click(*at(page, "peaks", 5_200))  # beside it: the position
+    until(page, f"{WHERE}[0], abs({WHERE}[1] - 5100) < 4", "('chr1', True)")  # a pixel has a bp or two
+    assert labdrive.python(page, "len(clicks), abs(clicks[0][1] - 5200) < 4, clicks[0][2]") == "(1, True, 'peaks')"
+    page.mouse.dblclick(*at(page, "peaks", 5_200))  # IGV's own: twice as near
+    until(page, "explorer.igv.locus != " + before, "True")
+    page.mouse.move(*at(page, "peaks", 5_200))
+    page.mouse.down()
+    page.mouse.move(*at(page, "peaks", 5_260), steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(1_000)
+    assert labdrive.python(page, "len(clicks)") == "1" and wrong == []
+
+
+def test_a_gene_typed_in_igv_is_found_here_and_nowhere_else(session):
+    page, wrong = session
+    ask(panel(page, 1), "place", "chr2:300")
+    until(page, WHERE, "('chr2', 199)")
+    type_in_igv(page, "jun")
+    until(page, WHERE, "('chr1', 4910)")
+    type_in_igv(page, "fos")
+    panel(page, 1).get_by_text("no gene has that name").wait_for()
+    assert wrong == []  # igv.js alone would have asked igv.org
+    type_in_igv(page, "chr1:4,511-5,510")
+    panel(page, 1).get_by_text("no gene has that name").wait_for(state="detached")
+
+
 def test_igv_is_followed(session):
     page, wrong = session
-    box = panel(page, 1).locator(".igv-search-input")
-    box.click(click_count=3)
-    page.keyboard.type("chr1:501-900")
-    page.keyboard.press("Enter")
+    type_in_igv(page, "chr1:501-900")
     until(page, WHERE, "('chr1', 600)")
     panel(page, 1).get_by_text("chr1:601-800").first.wait_for()
     assert labdrive.python(page, "explorer.place.value") == "'chr1:501-900'" and wrong == []
@@ -152,12 +205,33 @@ def test_motifs_filtered_turned_and_opened(session):
     assert wrong == []
 
 
+def test_all_of_it_by_keyboard_and_by_name(session):
+    page, wrong = session
+    for number in (1, 2):
+        keyboard.check(page, panel(page, number))
+    panel(page, 1).get_by_label("place").fill("chr1:700")
+    page.keyboard.press("Enter")
+    until(page, WHERE, "('chr1', 599)")
+    panel(page, 1).get_by_role("button", name="Explain").press("Enter")
+    panel(page, 2).get_by_role("button", name="Next").press("Space")
+    panel(page, 2).get_by_text("page 2 of 3").wait_for()
+    panel(page, 2).get_by_role("button", name="Previous").press("Enter")
+    panel(page, 2).get_by_text("page 1 of 3").wait_for()
+    assert wrong == []
+
+
 def test_nothing_is_clipped_where_it_is_narrow_or_dark(session):
     page, wrong = session
     page.evaluate("() => { window.jupyterapp.commands.execute('application:toggle-left-area') }")
     page.evaluate("() => { window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' }) }")
+    before = labdrive.python(page, f"explorer.igv.locus, {WHERE}")
     page.set_viewport_size({"width": 700, "height": 1900})
-    page.wait_for_timeout(2_000)
+    page.wait_for_timeout(3_000)
+    assert labdrive.python(page, f"explorer.igv.locus, {WHERE}") == before  # another width is no other place
+    bar = """panel => { const host = [...panel.querySelectorAll('*')].find(part => part.shadowRoot), edge = panel.getBoundingClientRect().right;
+      return [...host.shadowRoot.querySelectorAll('.igv-navbar *')].filter(part => part.getBoundingClientRect().width)
+        .filter(part => part.getBoundingClientRect().right > edge).map(part => part.outerHTML.slice(0, 100)); }"""
+    assert panel(page, 1).evaluate(bar) == []
     beyond = """panel => [...panel.querySelectorAll('input, select, button, img, table')].filter(part => part.offsetParent
       && part.getBoundingClientRect().right > panel.getBoundingClientRect().right + 1).map(part => part.outerHTML.slice(0, 100))"""
     for number in (1, 2):

@@ -12,6 +12,7 @@ import pytest
 from nbgenomics import runs
 
 sys.path.insert(0, str(Path(__file__).parent))
+import keyboard
 import labdrive
 
 pytestmark = pytest.mark.browser
@@ -201,6 +202,57 @@ def test_browser_filters_ticks_and_overlays(session):
     browser.get_by_role("button", name="Show report").click()
     browser.frame_locator("iframe").get_by_text("Report 97").wait_for()
     shoot(page, "widgets_runs")
+    assert wrong == []
+
+
+def test_all_of_it_by_keyboard_and_by_name(session):
+    page, wrong = session
+    panel(page, 1).get_by_label("filter").fill("order=2 finished seed=1")
+    panel(page, 1).get_by_text(" of 100 runs").wait_for()
+    for number in (0, 1):
+        keyboard.check(page, panel(page, number))
+    panel(page, 0).get_by_label("count").press("End")
+    assert wrong == []
+
+
+# Of the last chart of the last cell, how many pixels are nearly black.
+DARK = """() => {
+  const canvas = [...document.querySelectorAll(".jp-Cell:last-of-type .vega-embed canvas")].at(-1);
+  const data = canvas?.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data ?? [];
+  let dark = 0;
+  for (let i = 0; i < data.length; i += 4) dark += data[i + 3] > 0 && Math.max(data[i], data[i + 1], data[i + 2]) < 90;
+  return dark;
+}"""
+TWICE = """import altair as alt
+from nbgenomics import charts
+drawn = alt.Chart(pd.DataFrame({"x": [0, 1]})).mark_point(opacity=0).encode(x="x:Q", y="x:Q").properties(title="title")
+with alt.theme.enable(THEME): display(drawn if THEME == "nbgenomics" else drawn.configure(background="white"))"""
+
+
+def run_cell(page, source):
+    page.evaluate(
+        """source => {
+          const { content } = window.jupyterapp.shell.currentWidget;
+          content.model.sharedModel.addCell({ cell_type: "code", source });
+          content.activeCellIndex = content.widgets.length - 1;
+          window.jupyterapp.commands.execute("notebook:run-cell");
+        }""",
+        source,
+    )
+
+
+def test_charts_are_legible_in_dark_mode(session):
+    """JupyterLab tells Vega to write white; with our theme it is black on white all the same, and without it nothing is to be read."""
+    page, wrong = session
+    page.evaluate("() => { window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' }) }")
+    page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+    run_cell(page, TWICE.replace("THEME", '"nbgenomics"'))
+    page.wait_for_function(f"({DARK})() > 200", polling=500)
+    run_cell(page, TWICE.replace("THEME", '"default"'))
+    last = page.locator(".jp-Cell").last.locator(".vega-embed canvas")
+    last.wait_for()
+    page.wait_for_timeout(1_000)
+    assert page.evaluate(DARK) < 20
     assert wrong == []
 
 
