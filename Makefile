@@ -32,7 +32,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lab: $(READY)
-	@$(BIN)/jupyter lab --notebook-dir=. notebooks/02_jund.ipynb
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

@@ -701,6 +701,7 @@ def _conclude(run: Run, node, status: str, failure: dict | None) -> None:
     partial = run.folder / ".running.ipynb"
     try:
         executed = _read(partial) if partial.is_file() and partial.stat().st_size else node
+        executed.metadata.pop("widgets", None)  # their state: what they show is in the outputs, and exports would fetch scripts for it
         with suppress(Exception):  # trust is a convenience: JupyterLab then shows live views of what we ran ourselves
             NotebookNotary().sign(executed)
         with beside(run.folder / "notebook.ipynb") as temporary:

@@ -61,7 +61,8 @@ SECTION = """heading => {
   const seen = selector => [...document.querySelectorAll(selector)].filter(element => here(element) && element.checkVisibility());
   const drawn = canvas => new Set(new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size > 20;
   const images = seen("img").filter(image => image.naturalWidth > 500 && image.getBoundingClientRect().width > 200);
-  return [images.length + seen("canvas").filter(canvas => canvas.width > 200 && drawn(canvas)).length + seen("iframe").length,
+  const vectors = seen("svg").filter(svg => svg.getBoundingClientRect().width > 200 && svg.querySelectorAll("path, text").length > 10);
+  return [images.length + vectors.length + seen("canvas").filter(canvas => canvas.width > 200 && drawn(canvas)).length + seen("iframe").length,
     seen("td, p").map(element => element.innerText).join(" ")];
 }"""
 

@@ -207,6 +207,7 @@ def test_motifs_filtered_turned_and_opened(session):
 
 def test_all_of_it_by_keyboard_and_by_name(session):
     page, wrong = session
+    panel(page, 1).locator(".igv-search-input[aria-label]").wait_for()
     for number in (1, 2):
         keyboard.check(page, panel(page, number))
     panel(page, 1).get_by_label("place").fill("chr1:700")

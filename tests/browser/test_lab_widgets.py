@@ -225,7 +225,7 @@ DARK = """() => {
 }"""
 TWICE = """import altair as alt
 from nbgenomics import charts
-drawn = alt.Chart(pd.DataFrame({"x": [0, 1]})).mark_point(opacity=0).encode(x="x:Q", y="x:Q").properties(title="title")
+drawn = alt.Chart(pd.DataFrame({"x": [0, 1]})).mark_point(opacity=0).encode(x="x:Q", y="x:Q")
 with alt.theme.enable(THEME): display(drawn if THEME == "nbgenomics" else drawn.configure(background="white"))"""
 
 
