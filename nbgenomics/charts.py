@@ -91,7 +91,7 @@ def vega(spec):
 
     description = spec.get("description") or "chart: " + ", ".join(_unique(_titles(spec)))
     drawn = vl_convert.vegalite_to_vega(spec) | {"$schema": "https://vega.github.io/schema/vega/v5.json", "description": description}
-    drawn["config"].setdefault("title", {})["color"] = INK  # Vega-Lite says it in a way that a dark page overrules
+    drawn.setdefault("config", {}).setdefault("title", {}).setdefault("color", INK)  # Vega-Lite's way of saying it a dark page overrules
     return drawn
 
 

@@ -215,13 +215,6 @@ def precision_recall(targets, predicted) -> pd.DataFrame:
     return _curves(targets, predicted, curve)
 
 
-def roc(targets, predicted) -> pd.DataFrame:
-    """True positive rate against false positive rate; target, fpr, tpr, threshold as in `precision_recall`."""
-    from sklearn.metrics import roc_curve
-
-    return _curves(targets, predicted, lambda y, p: dict(zip(("fpr", "tpr", "threshold"), roc_curve(y, p), strict=True)))
-
-
 def calibration(targets, predicted, bins: int = 10) -> pd.DataFrame:
     """How often rows predicted to be bound with some probability are bound.
 

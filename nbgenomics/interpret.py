@@ -52,7 +52,7 @@ def integrated_gradients(
     tolerance: float = 0.01,
     output: str = "logit",
     correct: bool = False,
-    batch_size: int = 1024,
+    batch_size: int = 256,
     references: np.ndarray | None = None,
 ) -> Attribution:
     """Attribute an output to the inputs: (x - baseline) times the mean gradient on the straight way from baseline to x.
@@ -197,11 +197,11 @@ def saliency(
     if truth.shape != (count,) or not np.isin(truth, (0, 1)).all():
         raise ValueError(f"expected labels 0 or 1 of shape ({count},), got {truth.dtype} of shape {truth.shape}")
     gradients, value = _functions(body, said_of(model, target))
-    parts = [{name: array[i : i + 1024] for name, array in x.items()} for i in range(0, count, 1024)]
+    parts = [{name: array[i : i + 256] for name, array in x.items()} for i in range(0, count, 256)]
     found = np.concatenate([gradients(part)["sequence"] for part in track(parts, "saliency")])
     if objective == "loss":
         sign = 2 * truth - 1
-        found = found * (-sign * expit(-sign * value(x, 1024)))[:, None, None].astype(np.float32)  # the loss is -log(expit(sign * logit))
+        found = found * (-sign * expit(-sign * value(x, 256)))[:, None, None].astype(np.float32)  # the loss is -log(expit(sign * logit))
     return ((found if signed else np.abs(found)) * x["sequence"]).sum(-1)
 
 

@@ -140,7 +140,7 @@ class _Watch(keras.callbacks.Callback):
         return pd.DataFrame(self.rows, columns=["epoch", "split", "metric", "value"])
 
 
-def predict(model: keras.Model, data: WindowDataset, batch_size: int = 1024, both_strands: bool = False) -> np.ndarray:
+def predict(model: keras.Model, data: WindowDataset, batch_size: int = 256, both_strands: bool = False) -> np.ndarray:
     """Predict every row.
 
     Parameters
@@ -156,7 +156,7 @@ def predict(model: keras.Model, data: WindowDataset, batch_size: int = 1024, bot
         return _predict(model, data, batch_size, both_strands, progress.update)
 
 
-def _predict(model: keras.Model, data: WindowDataset, batch_size: int = 1024, both_strands: bool = False, done=lambda rows: None) -> np.ndarray:
+def _predict(model: keras.Model, data: WindowDataset, batch_size: int = 256, both_strands: bool = False, done=lambda rows: None) -> np.ndarray:
     out = np.empty((len(data), model.output_shape[-1]), np.float32)
     for start in range(0, len(data), batch_size):
         batch, _ = data[start : start + batch_size]

@@ -126,7 +126,7 @@ def test_targets_that_cannot_be_scored_are_reported():
     with pytest.raises(ValueError, match="nothing can be scored: no positives"):
         evaluation.score(targets[["BRF1"]], p)
     with pytest.raises(ValueError, match="no target has both"):
-        evaluation.roc(targets[["BRF1"]], p)
+        evaluation.precision_recall(targets[["BRF1"]], p)
     flat = evaluation.score(targets[["JunD"]], np.full(len(y), 0.1), metrics=["auprc", "pearson"], n_boot=0)
     assert list(flat["note"]) == ["", "predictions do not vary"]
 
@@ -185,10 +185,6 @@ def test_curves_keep_their_shape(n):
         assert row.recall == pytest.approx(y[above].sum() / y.sum()) and row.precision == pytest.approx(y[above].mean())
     area = (np.diff(curve["recall"]) * curve["precision"].to_numpy()[1:]).sum()
     assert area == pytest.approx(sk.average_precision_score(y, p), abs=0.01)
-
-    curve = evaluation.roc(y, p)
-    assert len(curve) <= 500 and tuple(curve.iloc[0][["fpr", "tpr"]]) == (0, 0) and tuple(curve.iloc[-1][["fpr", "tpr"]]) == (1, 1)
-    assert np.trapezoid(curve["tpr"], curve["fpr"]) == pytest.approx(sk.roc_auc_score(y, p), abs=0.002)
 
 
 def test_calibration():

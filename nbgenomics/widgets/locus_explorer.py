@@ -130,7 +130,7 @@ class Explorer(Panel):
                     self.igv.locus = self._around(locus)
                 self._at = _middle(self.igv.locus)
                 found = explain.explain(self.model, self.genome, locus, target, **self._options)
-                drawn = charts.vega(explain.chart(found, width=400).to_dict())  # fits where it is narrow
+                drawn = charts.vega(explain.chart(found, width=360).to_dict())  # fits where it is narrow
             except Exception:
                 if number == self._asked:
                     self._state.value = ""
