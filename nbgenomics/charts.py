@@ -71,7 +71,7 @@ def picture(spec: str, scale=2) -> bytes:
     """A chart, given as JSON, as PNG. The last one is remembered: most charts are saved and then shown, and drawing takes memory as well as time."""
     import vl_convert
 
-    return vl_convert.vegalite_to_png(spec, scale=scale)
+    return vl_convert.vegalite_to_png(json.loads(spec), scale=scale)  # of text it refuses NaN
 
 
 def vega(spec):
@@ -468,7 +468,7 @@ def _stacked(heights):
     return letters.assign(y0=top - letters["height"], y1=top)[["position", "base", "height", "y0", "y1"]].reset_index(drop=True)
 
 
-def draw_letters(heights, x, y):
+def draw_letters(heights, x, y, brush=None):
     """Letters as tall as their heights, stacked up and down from zero, for charts that share their x axis with others.
 
     Parameters
@@ -477,18 +477,25 @@ def draw_letters(heights, x, y):
         As for :func:`logo`.
     x, y : alt.X, alt.Y
         Of the fields ``x`` (bp) and ``y``.
+    brush : alt.Parameter, optional
+        Draw the letters that it lies on and no others: outlines of a whole window would take 100 MB.
 
     Returns
     -------
     alt.Chart
     """
     color = alt.Color("base:N", scale=alt.Scale(domain=list(BASES), range=list(BASES.values())), legend=None)
+    letters = _stacked(heights)
+    chart = alt.Chart(letters.reset_index(names="letter"))
+    if brush is not None:
+        chart = chart.transform_filter(f"!{brush.name}.x || (datum.position + 1 > {brush.name}.x[0] && datum.position < {brush.name}.x[1])")
+        ends = letters[["y0", "y1"]].to_numpy()
+        y = y.scale(domain=[min(0, ends.min()), max(0, ends.max())], nice=True)  # of all letters
     return (
-        alt.Chart(_stacked(heights).reset_index(names="letter"))
-        .transform_lookup("base", from_=alt.LookupData(data=alt.InlineData(values=_glyphs()), key="base", fields=["gx", "gy", "vertex"]))
+        chart.transform_lookup("base", from_=alt.LookupData(data=alt.InlineData(values=_glyphs()), key="base", fields=["gx", "gy", "vertex"]))
         .transform_flatten(["gx", "gy", "vertex"])
         .transform_calculate(x="datum.position + 0.04 + 0.92 * datum.gx", y="datum.y0 + (datum.y1 - datum.y0) * datum.gy")
-        .mark_line(filled=True, interpolate="linear-closed", strokeWidth=0, clip=True)
+        .mark_line(filled=True, interpolate="linear-closed", strokeWidth=0, clip=True, aria=False)
         .encode(x=x, y=y, color=color, order="vertex:Q", detail="letter:N", tooltip=_tooltip(heights, "base", position=",", height=".4f"))
     )
 
@@ -568,7 +575,7 @@ def attribution_track(heights, focus=None, marks=None, title=None, label="attrib
     if marks is not None:
         rows.append(_marks(marks, alt.Scale(domain=[start, end], nice=False, zero=False), start, end, width))
     near = alt.X("x:Q", title=_position_axis(chrom), scale=alt.Scale(domain=brush, nice=False, zero=False), axis=bp_axis(focus[1] - focus[0], width))
-    letters = draw_letters(heights, near, alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4, minExtent=36)))
+    letters = draw_letters(heights, near, alt.Y("y:Q", title=label, axis=alt.Axis(tickCount=4, minExtent=36)), brush)
     rows.append(alt.layer(zero_line(), letters).properties(width=width, height=height))
     return _standalone(alt.vconcat(*rows, spacing=8))
 
@@ -631,10 +638,11 @@ def cut_sites(heights, cuts, title=None, chrom=None, focus=None, width=None):
     start, end = min(start, first), max(end, last)  # letters may lack the ends, where the genome has N
     if focus is None and end - start > 250:
         focus = strongest(heights, start, end, 200)
-    rows, domain, shown = [], [start, end], focus or (start, end)
+    rows, domain, brush, shown = [], [start, end], None, focus or (start, end)
     width = width or (WIDTH if shown[1] - shown[0] <= 100 else 1_000)
     if focus is not None:
-        overview, domain = _overview(heights, start, end, focus, "bases", width, 40)
+        overview, brush = _overview(heights, start, end, focus, "bases", width, 40)
+        domain = brush
         rows.append(overview)
     x = _BARE | {"scale": alt.Scale(domain=domain, nice=False, zero=False)}
     y = {"title": "attribution", "axis": alt.Axis(tickCount=3, minExtent=36)}
@@ -647,7 +655,7 @@ def cut_sites(heights, cuts, title=None, chrom=None, focus=None, width=None):
     counted = draw_bars(signed, "cuts", below, scale=alt.Scale(domain=[-most, most]), **count)
     by_strand = alt.condition("datum.strand == '+'", alt.value(COLORS[0]), alt.value(COLORS[1]))
     panels = [
-        ("bases", 90, draw_letters(heights, alt.X("x:Q", **x), alt.Y("y:Q", **y))),
+        ("bases", 90, draw_letters(heights, alt.X("x:Q", **x), alt.Y("y:Q", **y), brush)),
         ("cuts on the forward strand", 60, strands[0]),
         ("cuts on the reverse strand", 60, strands[1]),
         ("cuts: forward up, reverse down", 50, counted.encode(color=by_strand)),

@@ -52,7 +52,7 @@ def integrated_gradients(
     tolerance: float = 0.01,
     output: str = "logit",
     correct: bool = False,
-    batch_size: int = 256,
+    batch_size: int = 128,
     references: np.ndarray | None = None,
 ) -> Attribution:
     """Attribute an output to the inputs: (x - baseline) times the mean gradient on the straight way from baseline to x.

@@ -82,6 +82,7 @@ def fit(
     with shown:
         trained.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch, patient])
     model.set_weights(trained.get_weights())
+    trained.train_function = None  # 15 MB; Keras would make it anew in any case
     return watch.history()
 
 
@@ -96,6 +97,8 @@ def _compiled(model: keras.Model, loss: str, learning_rate: float, steps: int, d
         trained = keras.models.clone_model(model) if several else model
         trained.set_weights(model.get_weights())
         optimizer = keras.optimizers.Adam(learning_rate, amsgrad=True, clipnorm=1.0)
+        if not several:  # Keras would sum gradients over one device, for which TensorFlow keeps the graph in a registry until the process ends
+            optimizer._all_reduce_sum_gradients = list
         trained.compile(optimizer, loss, steps_per_execution=1 if several else min(20, steps))  # Keras 3 cannot do both
     return trained
 

@@ -1,5 +1,6 @@
 """Charts: what is drawn, what is refused, and that every chart renders, alone and beside another."""
 
+import json
 import re
 
 import altair as alt
@@ -226,6 +227,25 @@ def test_cut_sites_of_long_windows_are_enlarged_by_a_brush():
     assert [layer["layer"][1]["encoding"]["x"]["scale"]["domain"] for layer in spec["hconcat"][0]["vconcat"][1:]] == [{"param": brush["name"]}] * 4
 
 
+@pytest.mark.parametrize("draw", [charts.attribution_track, lambda heights: charts.cut_sites(heights, CUTS, focus=(80, 130))])
+def test_letters_beyond_the_brush_are_not_drawn_and_the_picture_is_the_same(draw):
+    spec = draw(HEIGHTS).to_dict()
+    png, svg = vl_convert.vegalite_to_png(spec), vl_convert.vegalite_to_svg(spec)
+    (letters,) = (layer for panel in spec["hconcat"][0]["vconcat"] for layer in panel.get("layer", ()) if "gx" in str(layer.get("transform")))
+    brush, told = spec["params"][0], letters["transform"].pop(0)
+    drawn = HEIGHTS[HEIGHTS["position"].between(*(np.array(brush["value"]["x"]) + (0, -1)))]
+    assert letters_in(svg) == len(drawn) == 50
+    del letters["encoding"]["y"]["scale"]
+    assert letters_in(vl_convert.vegalite_to_svg(spec)) == len(HEIGHTS) and vl_convert.vegalite_to_png(spec) == png
+    letters["transform"].insert(0, told)
+    del brush["value"]  # as after a click beside it: the panel shows everything
+    assert letters_in(vl_convert.vegalite_to_svg(spec)) == len(HEIGHTS)
+
+
+def letters_in(svg):
+    return sum(svg.count(f'fill="{color}"') for color in charts.BASES.values())
+
+
 def test_only_charts_of_one_axis_zoom_together():
     same, other = charts.logo(HEIGHTS.head(20)), charts.logo(HEIGHTS.iloc[50:70])
     assert len((same & charts.logo(HEIGHTS.head(20), label="again")).to_dict()["params"]) == 1
@@ -295,6 +315,12 @@ def test_arguments_stay_as_they_were():
         ALL[name]()
     for frame, kept in zip(given, before, strict=True):
         pd.testing.assert_frame_equal(frame, kept)
+
+
+def test_a_number_that_is_none_does_not_hinder_the_picture():
+    frame = pd.DataFrame({"a": [0.0, 1.0], "b": [0.0, 1.0]})
+    x = alt.X("a:Q", scale=alt.Scale(domain=[0, float("nan")]))  # as the largest of nothing is
+    assert charts.picture(json.dumps(alt.Chart(frame).mark_point().encode(x=x, y="b:Q").to_dict()))[:4] == b"\x89PNG"
 
 
 def test_an_output_has_vega_for_jupyter_and_a_png_for_everyone_else():
