@@ -356,7 +356,7 @@ def chart(found: Explanation, focus: tuple[int, int] | None = None, title: str =
     limits = {"min": min(0, found.profile.value.min()), "max": max(1, found.profile.value.max())}
     around = {f"predicted ({units['predicted: value']})": {"data": found.profile} | limits}
     for label, part in found.observed.groupby("track", observed=False):
-        around[label] = part.drop(columns="value" if part.value.isna().all() else "name")
+        around[label] = part.drop(columns=[column for column in ("value", "name") if part[column].isna().all()] or "name")
     around["window"] = pd.DataFrame({"start": [start], "end": [end]})
     rows = [*tracks.track_chart((chrom, max(found.profile.start.min(), 0), found.profile.end.max()), around, width=width).vconcat]
     bars = charts.draw_bars(heights, "height", far, axis=tracks.label_axis(contribution, 46, tickCount=2))
@@ -376,7 +376,8 @@ def chart(found: Explanation, focus: tuple[int, int] | None = None, title: str =
     rows += [] if whole else [ruler]
     heights = heights[heights.height.abs() > heights.height.abs().max() / 200]  # the others are below half a pixel
     below = alt.X(**near, axis=None) if len(found.mutagenesis) else axis
-    rows.append(panel(charts.draw_letters(heights, below, alt.Y("y:Q", axis=tracks.label_axis(contribution, 80, tickCount=3))), 80))
+    up = alt.Y("y:Q", axis=tracks.label_axis(contribution, 80, tickCount=3))
+    rows.append(panel(charts.draw_letters(heights, below, up, None if whole else zoom), 80))
     if len(found.mutagenesis):
         frame = found.mutagenesis[(found.mutagenesis.position - sum(focus) // 2).abs() < charts.MAX_ROWS // 8]
         edge = max(float(frame.effect.abs().max()), 1e-9)
