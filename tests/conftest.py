@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-collect_ignore = ["fixtures/make_checkpoints.py"]  # needs PyTorch
+collect_ignore = ["fixtures/make_checkpoints.py", "conftest.py", "browser/conftest.py"]  # needs PyTorch; hold no doctests, and share a name
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 

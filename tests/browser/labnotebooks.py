@@ -16,7 +16,17 @@ SMALL = {  # the shortest that still goes through every kind of view
     "03_deepsea_danq": {"architecture": "deepsea", "scale": 0.03, "epochs": 1, "n_boot": 10, "control": False},
     "04_cage": {"orders": [1], "run_folds": 1, "epochs": 1, "control": False},
     "05_deepatac": {"scale": 0.1, "epochs": 1, "n_boot": 10},
-    "06_motif_visualisation": {"factors": "GABPA", "scale": 0.2, "most": 100, "epochs": 1, "starts": 2, "steps": 5, "n_boot": 10},
+    "06_motif_visualisation": {
+        "factors": "GABPA",
+        "architecture": "motif_cnn_rnn",
+        "negatives": "genomic",
+        "scale": 0.2,
+        "most": 100,
+        "epochs": 1,
+        "starts": 2,
+        "steps": 5,
+        "n_boot": 10,
+    },
     "07_deepark": {"scale": 0.05, "epochs": 1, "n_boot": 10},
     "08_compare_runs": {"n_boot": 20},
 }

@@ -41,21 +41,6 @@ def test_nets_of_one_factor_are_compared_and_their_motifs_scored(learned_motifs)
     assert onehot.shape == shares.shape and onehot.shape[1:] == (4, 101)
 
 
-def test_recurrent_nets_show_where_they_make_up_their_minds(tmp_path):
-    given = {
-        "factors": "GABPA",
-        "architecture": "motif_cnn_rnn",
-        "epochs": 1,
-        "n_boot": 20,
-        "steps": 5,
-        "starts": 2,
-        "negatives": "genomic",
-        "most": 100,
-    }
-    run = runs.run_notebook(NOTEBOOKS / "06_motif_visualisation.ipynb", given, tmp_path / "run")
-    assert run.status == "finished" and "charts/temporal.png" in run.files()
-
-
 def test_deep_motif_on_real_sequences(tmp_path, shared_data, monkeypatch):
     """CTCFL in K562, a part of the data: both nets learn it, and the network's motif is CTCF's."""
     monkeypatch.setenv("NBGENOMICS_MIRROR", str(shared_data))
