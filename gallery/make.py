@@ -141,7 +141,7 @@ def watch(page, pictures: list[Picture]) -> dict[str, bytes]:
             page.wait_for_function(labdrive.ENDED, timeout=300_000, polling=500)
             page.wait_for_timeout(5_000)
         box = under(page, picture, ".nbg-panel").bounding_box()
-        shots[picture.name] = page.screenshot(clip=box | {"height": min(box["height"], box["width"] * 1.05)})
+        shots[picture.name] = page.screenshot(clip=box | {"height": min(box["height"], box["width"] * 0.72)})
     return shots
 
 
