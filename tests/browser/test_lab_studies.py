@@ -7,6 +7,7 @@ import labdrive
 import labnotebooks as notebooks
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from nbgenomics import runs
@@ -130,4 +131,8 @@ def test_compare_runs(root, url, new_page):
     charts, _ = notebooks.check_shown(page, wrong)
     assert charts == 2
     labdrive.shoot(page, "notebook_08")
+    summary = pd.read_csv(root / "compared" / "tables" / "summary.csv")
+    assert len(summary) == 3 and (summary.baseline < 0.12).all()  # the best motif hit, and the two configurations
+    difference = pd.read_csv(root / "compared" / "tables" / "differences.csv").iloc[0]
+    assert difference.low <= difference.difference <= difference.high
     notebooks.leave(page)
