@@ -101,7 +101,7 @@ class Explorer(Panel):
 
         png = vl_convert.vegalite_to_png(explain.chart(self.explanation).to_dict(), scale=1.5)
         image = f'<img alt="explanation" style="max-width:100%" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        return self._said.value + image + "".join(table.value for table in self._tables.children)
+        return f"<p>{self._said.value}</p>" + image + "".join(table.value for table in self._tables.children)
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
@@ -109,7 +109,7 @@ class Explorer(Panel):
         if server():
             return super()._ipython_display_()
         self.igv.show()
-        display(explain.chart(self.explanation), HTML(self._said.value + self._tables.children[-1].value))
+        display(explain.chart(self.explanation), HTML(f"<p>{self._said.value}</p>" + self._tables.children[-1].value))
 
     def _run(self, task: Callable[[], None]) -> None:
         self._thread = self.work(task)

@@ -99,7 +99,7 @@ class Form(Panel):
         super().close()
 
     def still(self) -> str:
-        rows = [f"<tr><td>{p.name}</td><td>{escape(repr(self.fields[p.name].value))}</td><td>{escape(p.help)}</td></tr>" for p in self.parameters]
+        rows = [f"<tr><td>{p.name}</td><td>{escape(str(self.fields[p.name].value))}</td><td>{escape(p.help)}</td></tr>" for p in self.parameters]
         head = "<thead><tr><th>parameter</th><th>value</th><th></th></tr></thead>"
         return f"<p>Form of <b>{escape(self.notebook.stem)}</b>: run this cell to use it.</p><table>{head}{''.join(rows)}</table>"
 

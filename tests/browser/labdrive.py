@@ -144,9 +144,13 @@ def run_all(page, seconds=90):
     page.wait_for_selector(IDLE, timeout=90_000)
 
 
+def shot(name):
+    """Where a picture of that name goes: into the folder that SCREENSHOTS names."""
+    return str(Path(os.environ["SCREENSHOTS"]) / f"{name}.png")
+
+
 def shoot(page, name):
     """Pictures of all of a page but its code, NAME.png 1,300 px and NAME_narrow.png 700 px wide, in the folder that SCREENSHOTS names."""
-    folder = Path(os.environ["SCREENSHOTS"])
     hidden = page.add_style_tag(content=".jp-CodeCell > .jp-Cell-inputWrapper { display: none }")
     for width, suffix in ((1300, ""), (700, "_narrow")):
         page.evaluate("() => window.jupyterapp?.shell.collapseLeft()")
@@ -155,7 +159,7 @@ def shoot(page, name):
         tall = "document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer')?.scrollHeight ?? document.body.scrollHeight"
         page.set_viewport_size({"width": width, "height": min(page.evaluate(tall) + 130, 16_000)})
         page.wait_for_timeout(700)
-        page.screenshot(path=folder / f"{name}{suffix}.png")
+        page.screenshot(path=shot(name + suffix))
     hidden.evaluate("style => style.remove()")
     page.set_viewport_size({"width": 1300, "height": HEIGHT})
 

@@ -1,23 +1,13 @@
 """The locus explorer and the motif browser as a person uses them in JupyterLab; what they do is looked up in the kernel."""
 
-import os
 import re
-import sys
 from pathlib import Path
 
+import keyboard
+import labdrive
 import nbformat
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import keyboard
-import labdrive
-
-pytestmark = pytest.mark.browser
-if labdrive.CHROMIUM is None:
-    pytest.skip("needs Chromium: install it or name it in the environment variable CHROMIUM", allow_module_level=True)
-pytest.importorskip("playwright")
-
-SHOTS = os.environ.get("SCREENSHOTS")  # a folder, to look at what the tests saw
 SLOW = 180_000
 CELLS = [
     'import os, pathlib, sys\nos.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"\n'
@@ -72,8 +62,7 @@ def panel(page, number):
 
 
 def shoot(page, name, number=1):
-    if SHOTS:
-        panel(page, number).screenshot(path=str(Path(SHOTS) / f"explorer_{name}.png"))
+    panel(page, number).screenshot(path=labdrive.shot(f"explorer_{name}"))
 
 
 def until(page, expression, value):

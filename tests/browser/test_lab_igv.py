@@ -1,23 +1,12 @@
 """The live genome browser as a person uses it, under a hub's base URL: it draws what the kernel reads, moves with Python, and leaves a picture."""
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
+import labdrive
 import nbformat
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import labdrive
-
-pytestmark = pytest.mark.browser
-if labdrive.CHROMIUM is None:
-    pytest.skip("needs Chromium: install it or name it in the environment variable CHROMIUM", allow_module_level=True)
-pytest.importorskip("playwright")
-
-SHOTS = os.environ.get("SCREENSHOTS")  # a folder, to look at what the tests saw
 PATIENT = 180_000  # ms
 
 PREPARE = """
@@ -127,8 +116,7 @@ def new_page():
 
 
 def shoot(page, name):
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"igv_{name}.png"))
+    page.screenshot(path=labdrive.shot(f"igv_{name}"))
 
 
 def text(page, expression, statement="None"):

@@ -1,26 +1,15 @@
 """The widgets as a person uses them in JupyterLab: typed into, clicked, stopped, broken; what they do is looked up in the kernel."""
 
-import os
 import re
-import sys
-from pathlib import Path
 
+import keyboard
+import labdrive
 import nbformat
 import pandas as pd
 import pytest
 
 from nbgenomics import runs
 
-sys.path.insert(0, str(Path(__file__).parent))
-import keyboard
-import labdrive
-
-pytestmark = pytest.mark.browser
-if labdrive.CHROMIUM is None:
-    pytest.skip("needs Chromium: install it or name it in the environment variable CHROMIUM", allow_module_level=True)
-pytest.importorskip("playwright")
-
-SHOTS = os.environ.get("SCREENSHOTS")  # a folder, to look at what the tests saw
 SLOW = 180_000
 STUDY = [
     'count: int = 2  # how many\nmode: str = "fast"  # how {fast|broken|endless}\nrun_dir: str = ""  # where results go',
@@ -88,8 +77,7 @@ def session(folder, tmp_path_factory):
 
 
 def shoot(page, name):
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+    page.screenshot(path=labdrive.shot(f"{name}"))
 
 
 def panel(page, number):
