@@ -13,11 +13,14 @@ import textwrap
 import time
 import warnings
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
+from nbgenomics.files import without_iris
 from nbgenomics.motifs import pwm_of, to_heights
+
+with without_iris():
+    import altair as alt
 
 MAX_ROWS = 5_000
 WIDTH = 620
@@ -453,7 +456,7 @@ def _glyphs():
     font = FontProperties(family="DejaVu Sans", weight="bold")  # ships with matplotlib, so a logo looks the same everywhere
     rows = []
     for base in BASES:
-        outer, *holes = TextPath((0, 0), base, size=100, prop=font).to_polygons(closed_only=True)
+        outer, *holes = TextPath((0, 0), base, size=30, prop=font).to_polygons(closed_only=True)
         ring = np.concatenate([outer, *(part for hole in holes for part in (hole, outer[-1:]))])
         ring = (ring - ring.min(axis=0)) / np.ptp(ring, axis=0)
         rows.append({"base": base, "gx": ring[:, 0].round(3).tolist(), "gy": ring[:, 1].round(3).tolist(), "vertex": list(range(len(ring)))})
@@ -486,11 +489,12 @@ def draw_letters(heights, x, y, brush=None):
     """
     color = alt.Color("base:N", scale=alt.Scale(domain=list(BASES), range=list(BASES.values())), legend=None)
     letters = _stacked(heights)
-    chart = alt.Chart(letters.reset_index(names="letter"))
+    ends = [min(0, letters["y0"].min(), letters["y1"].min()), max(0, letters["y0"].max(), letters["y1"].max())]
+    seen = (letters["y1"] - letters["y0"]).abs() > 0.01 * (ends[1] - ends[0])  # those under a pixel would take memory only
+    chart = alt.Chart(letters[seen].reset_index(names="letter"))
     if brush is not None:
         chart = chart.transform_filter(f"!{brush.name}.x || (datum.position + 1 > {brush.name}.x[0] && datum.position < {brush.name}.x[1])")
-        ends = letters[["y0", "y1"]].to_numpy()
-        y = y.scale(domain=[min(0, ends.min()), max(0, ends.max())], nice=True)  # of all letters
+        y = y.scale(domain=ends, nice=True)  # of all letters
     return (
         chart.transform_lookup("base", from_=alt.LookupData(data=alt.InlineData(values=_glyphs()), key="base", fields=["gx", "gy", "vertex"]))
         .transform_flatten(["gx", "gy", "vertex"])

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import socket
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,17 @@ def beside(path: Path, suffix: str = "") -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def without_iris() -> Iterator[None]:
+    """Import here what imports jsonschema: it would build the grammar of IRIs, for 2 s and 16 MB, and neither charts nor notebooks have any."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # as if it were not installed
+    try:
+        yield
+    finally:
+        if sys.modules["rfc3987_syntax"] is None:
+            del sys.modules["rfc3987_syntax"]
 
 
 @contextmanager

@@ -320,8 +320,8 @@ def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-
     motifs = {identifier: pwm_of(motif, identifier) for identifier, motif in motifs.items()}
     lengths = np.array([len(pwm) for pwm in motifs.values()])
     _check_width(windows, lengths.min(), "every motif: the shortest has")
-    lowest, tails, tables = _scanner(tuple((len(pwm), pwm.tobytes()) for pwm in motifs.values()), p_value)
-    if common := [identifier for identifier, tail in zip(identifiers, tails, strict=True) if tail[-1] >= p_value]:
+    tails, tables = _scanner(tuple((len(pwm), pwm.tobytes()) for pwm in motifs.values()), p_value)
+    if common := [identifier for identifier, tail in zip(identifiers, tails, strict=True) if not len(tail)]:
         warnings.warn(f"even their best sites have p >= {p_value:g}, no hit is possible: {', '.join(common)}; raise p_value=", stacklevel=2)
     kernel = _kernels()[1]  # made once, before the threads ask for it
     runs, found = np.zeros(windows.shape[1] + 1, np.int64), [np.empty((0, 4), np.int64)]
@@ -339,7 +339,7 @@ def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-
     tested = [2 * (runs[known] * np.maximum(known - length + 1, 0)).sum() for length in lengths]
     for i, hits in enumerate(np.split(np.argsort(motif, kind="stable"), np.bincount(motif, minlength=len(motifs)).cumsum()[:-1])):
         hits = hits[np.argsort(total[hits])]
-        p_values[hits] = tails[i][total[hits] - lowest[i]]
+        p_values[hits] = tails[i][total[hits] - tables[2][2 * i]]
         q_values[hits] = np.minimum.accumulate(p_values[hits] * tested[i] / np.arange(len(hits), 0, -1)).clip(max=1)
     table = {"row": row, "start": start, "end": start + lengths[motif], "strand": np.array(["+", "-"], object)[strand % 2]}
     table |= {"motif": identifiers[motif], "name": names[motif], "score": total / _UNITS, "p_value": p_values, "q_value": q_values}
@@ -348,16 +348,15 @@ def scan(windows, motifs: Mapping[str, Motif | np.ndarray], p_value: float = 1e-
 
 @functools.lru_cache(maxsize=2)  # for a collection this takes longer than the scan of some hundred thousand bases
 def _scanner(pwms: tuple[tuple[int, bytes], ...], p_value: float):
-    """The lowest sum of each motif, the distributions of their sums, and what the kernel of `scan` looks up."""
+    """The p-values of each motif's sums from its threshold on, and what the kernel of `scan` looks up: scores, lengths, thresholds and words."""
     units = [np.round(log_odds(np.frombuffer(pwm).reshape(length, 4)) * _UNITS).astype(np.int64) for length, pwm in pwms]
     lengths, lowest = np.array([(len(scores), scores.min(axis=1).sum()) for scores in units]).T
-    tails = [_tail(scores) for scores in units]
-    thresholds = lowest + [np.searchsorted(-tail, -p_value, side="right") for tail in tails]
+    rare, tails = zip(*(_tail(scores, p_value) for scores in units), strict=True)
     both = np.full((2 * len(units), lengths.max(), 5), -(2**22), np.int32)  # motif by motif, + before -; an N makes no site
     for strand, turned in enumerate(turned for scores in units for turned in (scores, reverse_complement(scores))):
         both[strand, : len(turned), :4] = turned
-    tables = both, np.repeat(lengths, 2), np.repeat(thresholds, 2)
-    return lowest, tails, tables + _word_index(*tables)
+    tables = both, np.repeat(lengths, 2), np.repeat(lowest + np.array(rare), 2)
+    return tails, tables + _word_index(*tables)
 
 
 def affinity(windows, pwm, both_strands: bool = True, background=UNIFORM, pseudocount: float = 0.01) -> np.ndarray:
@@ -564,15 +563,17 @@ def _lookup(scores: np.ndarray) -> np.ndarray:
     return np.stack([with_n[b * _K + np.arange(_K), letters].sum(axis=1) for b in range(blocks)]).astype(np.float32)
 
 
-def _tail(units: np.ndarray) -> np.ndarray:
-    """Probability of a sum at least as large as each possible one, from the smallest on, where bases are equally frequent."""
+def _tail(units: np.ndarray, p_value: float) -> tuple[int, np.ndarray]:
+    """How far above the smallest sum those begin that are rarer than `p_value`, bases being equally frequent, and their p-values."""
     density = np.ones(1)
     for column in units - units.min(axis=1, keepdims=True):
         wider = np.zeros(len(density) + column.max())
         for shift in column:
             wider[shift : shift + len(density)] += density / 4
         density = wider
-    return density[::-1].cumsum()[::-1]
+    tail = density[::-1].cumsum()[::-1]
+    rare = int(np.searchsorted(-tail, -p_value, side="right"))
+    return rare, tail[rare:].copy()  # of a whole collection, all would take 100 MB
 
 
 def _word_index(scores: np.ndarray, lengths: np.ndarray, thresholds: np.ndarray):

@@ -33,7 +33,7 @@ import pandas as pd
 import psutil
 
 import nbgenomics
-from nbgenomics.files import beside
+from nbgenomics.files import beside, without_iris
 from nbgenomics.progress import LOG_VARIABLE, duration
 
 RUN_VARIABLE = "NBGENOMICS_RUN"  # tells a kernel which run folder it works for
@@ -198,11 +198,8 @@ def find_notebook(notebook: str | Path) -> Path:
 
 
 def _read(path: Path):
-    skipped = sys.modules.setdefault("rfc3987_syntax", None) is None  # jsonschema would build the grammar of IRIs, for 2 s: notebooks have none
-    import nbformat
-
-    if skipped:
-        del sys.modules["rfc3987_syntax"]
+    with without_iris():
+        import nbformat
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises many kinds for what is no notebook

@@ -1,5 +1,6 @@
 """Fit and predict: seeds, optimiser, early stopping on the validation split, live progress, a tidy history. Knows no genomics."""
 
+import gc
 import os
 from collections.abc import Callable
 
@@ -83,6 +84,7 @@ def fit(
         trained.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch, patient])
     model.set_weights(trained.get_weights())
     trained.train_function = None  # 15 MB; Keras would make it anew in any case
+    gc.collect()  # graphs refer to themselves: up to 100 MB would wait for Python to look
     return watch.history()
 
 

@@ -233,13 +233,14 @@ def test_letters_beyond_the_brush_are_not_drawn_and_the_picture_is_the_same(draw
     png, svg = vl_convert.vegalite_to_png(spec), vl_convert.vegalite_to_svg(spec)
     (letters,) = (layer for panel in spec["hconcat"][0]["vconcat"] for layer in panel.get("layer", ()) if "gx" in str(layer.get("transform")))
     brush, told = spec["params"][0], letters["transform"].pop(0)
-    drawn = HEIGHTS[HEIGHTS["position"].between(*(np.array(brush["value"]["x"]) + (0, -1)))]
-    assert letters_in(svg) == len(drawn) == 50
+    visible = HEIGHTS[HEIGHTS["height"].abs() > 0.01 * np.ptp([*HEIGHTS["height"], 0])]  # the others are lower than a pixel
+    drawn = visible[visible["position"].between(*(np.array(brush["value"]["x"]) + (0, -1)))]
+    assert letters_in(svg) == len(drawn) > 40
     del letters["encoding"]["y"]["scale"]
-    assert letters_in(vl_convert.vegalite_to_svg(spec)) == len(HEIGHTS) and vl_convert.vegalite_to_png(spec) == png
+    assert letters_in(vl_convert.vegalite_to_svg(spec)) == len(visible) > 100 and vl_convert.vegalite_to_png(spec) == png
     letters["transform"].insert(0, told)
     del brush["value"]  # as after a click beside it: the panel shows everything
-    assert letters_in(vl_convert.vegalite_to_svg(spec)) == len(HEIGHTS)
+    assert letters_in(vl_convert.vegalite_to_svg(spec)) == len(visible)
 
 
 def letters_in(svg):

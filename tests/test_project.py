@@ -81,6 +81,12 @@ def test_import_is_light():
         assert json.loads(found) == []
 
 
+def test_charts_need_no_grammar_of_iris():
+    code = "from nbgenomics import charts; import sys; print('lark' in sys.modules); import jsonschema, rfc3987_syntax; print('lark' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert found == ["False", "True"]  # and who asks for it later has it
+
+
 def _dependencies(path: Path) -> set[str]:
     listed = yaml.safe_load(path.read_text())["dependencies"]
     return set(next(entry["pip"] for entry in listed if isinstance(entry, dict)))
