@@ -188,8 +188,8 @@ def _describe(notebook: str) -> None:
     print(f"usage: nbgenomics run {notebook} [-p NAME VALUE]... [--run-dir DIR] [--timeout SECONDS]\n\nparameters of {path.name}:")
     for p in runs.parameters(path):
         if p.name != "run_dir":
-            choices = f" ({', '.join(map(str, p.choices))})" if p.choices else ""
-            print(f"  {p.name:<16} {p.kind:<12} {p.help}{choices} [{p.default!r}]")
+            choices = f"{'|'.join(map(str, p.choices))}: " if p.choices else ""
+            print(f"  {p.name:<16} {p.kind:<12} {choices}{p.help} [{p.default!r}]")
 
 
 def _scores(scores: list[dict]) -> list[str]:
@@ -445,7 +445,7 @@ def _check_machine():
     free = psutil.virtual_memory().available / 2**30
     advice = "less than 2 GB: keep to the demo collection, one run at a time"
     yield True if free > 2 else None, f"{free:.1f} GB of memory available, {cores()} cores", advice
-    for name, found, use in (("macs3", command(), "peaks of ATAC-seq, in 05_deepatac"), ("git", shutil.which("git"), "commits in manifests")):
+    for name, found, use in (("MACS", command(), "peaks of ATAC-seq, in 05_deepatac"), ("git", shutil.which("git"), "commits in manifests")):
         yield True if found else None, f"{name}: {found or 'not found'} ({use})", f"install {name} with your system's package manager if you need it"
     try:
         socket.create_connection(("github.com", 443), timeout=3).close()

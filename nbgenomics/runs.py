@@ -194,7 +194,7 @@ def find_notebook(notebook: str | Path) -> Path:
     known = sorted({path.stem for folder in folders[1:] for path in folder.glob("*.ipynb")})
     close = difflib.get_close_matches(Path(notebook).stem, known, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise NotebookNotFound(f"no notebook {notebook}{hint} (looked in . and ./notebooks" + (f", which has {', '.join(known)})" if known else ")"))
+    raise NotebookNotFound(f"no notebook {notebook}{hint} (looked in . and ./notebooks; " + (f"there are {', '.join(known)})" if known else "a clone of the repository has them)"))
 
 
 def _read(path: Path):

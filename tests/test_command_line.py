@@ -193,7 +193,7 @@ def test_doctor_fails_only_on_what_is_essential_and_says_what_to_do(capsys, monk
     monkeypatch.setattr(__main__, "_STEP", "print('2.0 | ')")  # the real step is slow; the next test does it
     monkeypatch.setenv("PATH", "/nowhere")
     status, out, _ = said(capsys, "doctor")
-    assert status == 0 and "note  macs3: not found" in out and "install macs3" in out and "everything essential works" in out
+    assert status == 0 and "note  MACS: not found" in out and "install MACS" in out and "everything essential works" in out
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NBGENOMICS_DATA", str(tmp_path / "file"))
     monkeypatch.setattr(__main__, "_STEP", "raise ImportError('no keras here')")
