@@ -490,7 +490,7 @@ def draw_letters(heights, x, y, brush=None):
     color = alt.Color("base:N", scale=alt.Scale(domain=list(BASES), range=list(BASES.values())), legend=None)
     letters = _stacked(heights)
     ends = [min(0, letters["y0"].min(), letters["y1"].min()), max(0, letters["y0"].max(), letters["y1"].max())]
-    seen = (letters["y1"] - letters["y0"]).abs() > 0.01 * (ends[1] - ends[0])  # those under a pixel would take memory only
+    seen = (letters["y1"] - letters["y0"]).abs() > 0.005 * (ends[1] - ends[0])  # those under half a pixel would take memory only
     chart = alt.Chart(letters[seen].reset_index(names="letter"))
     if brush is not None:
         chart = chart.transform_filter(f"!{brush.name}.x || (datum.position + 1 > {brush.name}.x[0] && datum.position < {brush.name}.x[1])")

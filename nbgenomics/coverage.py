@@ -7,6 +7,7 @@ and, where stranded, (+, -) within a file. Regions whose ``strand`` is ``-`` are
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -421,7 +422,7 @@ def from_bigwig(
     files, windows = _paths(paths), _windows(regions, width, bin_size)
     values = np.empty((len(regions), windows.bins, len(files)), np.float32)
     for number, path in enumerate(files):
-        _check_bigwig(path)
+        check_bigwig(path)
         with pyBigWig.open(str(path)) as file, Progress(f"reading {path.name}", len(regions)) as progress:
             sizes = file.chroms()
             intervals.check_chroms(regions, sizes, str(path))
@@ -450,8 +451,8 @@ def _read_bigwig(file, chrom: str, size: int, windows: _Windows, rows: np.ndarra
     return bases.max(axis=2) if reduce == "max" else getattr(bases, reduce)(axis=2, dtype=np.float64)
 
 
-def _check_bigwig(path: Path) -> None:
-    """The format's magic number opens the file and closes it: what lacks the second is cut short."""
+def check_bigwig(path: Path) -> None:
+    """The format's magic number opens a file and closes it: what lacks the second is cut short. Raises ValueError."""
     with path.open("rb") as file:
         first = file.read(4)
         file.seek(-min(4, path.stat().st_size), os.SEEK_END)
@@ -489,8 +490,6 @@ def to_bigwig(path: str | Path, regions: pd.DataFrame, values: np.ndarray, chrom
     ValueError
         Where shapes do not fit, nothing is left to write, or a chromosome is not among `chromsizes`.
     """
-    import pyBigWig
-
     path, regions = Path(path), intervals.center(regions, width)
     values = np.asarray(values, float)
     if len(regions) == 0 or len(values) != len(regions) or values.ndim not in (1, 2) or values.size == 0:
@@ -507,8 +506,7 @@ def to_bigwig(path: str | Path, regions: pd.DataFrame, values: np.ndarray, chrom
     end, chroms, keep = start + size[:, None], regions.chrom.to_numpy(), np.isfinite(values)
     if not keep.any():
         raise ValueError("no finite value to write: every value is NaN or infinite")
-    with beside(path) as temporary, pyBigWig.open(str(temporary), "w") as file:
-        file.addHeader([(str(name), int(length)) for name, length in chromsizes.items()])
+    with new_bigwig(path, chromsizes) as file:
         for chrom, length in chromsizes.items():
             here = keep & (chroms == chrom)[:, None]
             track = _merge(start[here].clip(0), end[here].clip(max=length), values[here])
@@ -516,6 +514,21 @@ def to_bigwig(path: str | Path, regions: pd.DataFrame, values: np.ndarray, chrom
                 starts, ends, numbers = (column[first : first + CHUNK] for column in track)
                 file.addEntries([str(chrom)] * len(starts), starts, ends=ends, values=numbers)
     return path
+
+
+@contextmanager
+def new_bigwig(path: Path, chromsizes: Mapping[str, int]) -> Iterator:
+    """Yield a pyBigWig file to add entries to, which becomes `path` once it is whole. Raises OSError on a full disk: pyBigWig says nothing."""
+    import pyBigWig
+
+    with beside(path) as temporary:
+        with pyBigWig.open(str(temporary), "w") as file:
+            file.addHeader([(str(name), int(length)) for name, length in chromsizes.items()])
+            yield file
+        try:
+            check_bigwig(temporary)
+        except ValueError:
+            raise OSError(f"{path} could not be written whole and is left as it was: is the disk full?") from None
 
 
 def _merge(start: np.ndarray, end: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -287,7 +287,7 @@ def _variants(model, genome, variants, window, changed, others, **options) -> pd
     chunks = [variants] if isinstance(variants, pd.DataFrame) else read_vcf(variants)
     near = [part[(part.start < end) & (part.start + part.ref.str.len() > start)] for part in chunks]
     near = pd.concat(part[part.chrom.astype(str).map(spellings(genome.chromsizes)) == chrom] for part in near)
-    found = effects(model, genome, near, others, **options)
+    found = effects(model, genome, near.assign(ref=near.ref.str.upper(), alt=near.alt.str.upper()), others, **options)
     here = changed.rename(columns={"position": "start"})[["start", "ref", "alt", "effect"]].astype({"start": np.int64})
     return found.merge(here, how="left", on=["start", "ref", "alt"])
 

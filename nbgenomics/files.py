@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import pandas as pd
 import psutil
 
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # the empty block that ends it: SAM specification, 4.1.2
+_IMPORTING = threading.RLock()
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def beside(path: Path, suffix: str = "") -> Iterator[Path]:
     (False, ['note.txt'])
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp{suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -51,12 +53,15 @@ def beside(path: Path, suffix: str = "") -> Iterator[Path]:
 @contextmanager
 def without_iris() -> Iterator[None]:
     """Import here what imports jsonschema: it would build the grammar of IRIs, for 2 s and 16 MB, and neither charts nor notebooks have any."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # as if it were not installed
-    try:
-        yield
-    finally:
-        if sys.modules["rfc3987_syntax"] is None:
-            del sys.modules["rfc3987_syntax"]
+    with _IMPORTING:
+        hidden = "rfc3987_syntax" not in sys.modules
+        if hidden:
+            sys.modules["rfc3987_syntax"] = None  # as if it were not installed
+        try:
+            yield
+        finally:
+            if hidden:
+                del sys.modules["rfc3987_syntax"]
 
 
 @contextmanager

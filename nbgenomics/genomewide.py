@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from nbgenomics import intervals
+from nbgenomics.coverage import new_bigwig
 from nbgenomics.datasets import Batch, flip
 from nbgenomics.files import beside
 from nbgenomics.genome import Genome
@@ -240,7 +241,7 @@ def _columns(targets, names, count: int) -> tuple[list[int], list[str]]:
     names = list(map(str, range(count) if names is None else names))
     if len(names) != count:
         raise ValueError(f"names are for all {count} columns of the output, got {len(names)}")
-    chosen = list(range(count)) if targets is None else np.ravel(targets).tolist()
+    chosen = list(range(count)) if targets is None else np.ravel(np.array(targets, object)).tolist()
     columns = [names.index(target) if target in names else target for target in chosen]
     if not columns or not set(columns) <= set(range(count)):
         raise ValueError(f"expected targets from 0 to {count - 1}, or by name ({', '.join(names[:4])}{', ...' * (count > 4)}), got {chosen}")
@@ -365,11 +366,8 @@ def _opened(path: Path) -> _Job:
 
 def _write(job: _Job, shards: list[Path], row: int, path: Path) -> None:
     """Stream a target's values, shard by shard, into its bigWig: long runs of whole cells without their coordinates, else one by one."""
-    import pyBigWig
-
     whole = shards[0].with_name("track.bw")
-    with beside(whole) as temporary, pyBigWig.open(str(temporary), "w") as file:
-        file.addHeader(list(job.genome.chromsizes.items()))
+    with new_bigwig(whole, job.genome.chromsizes) as file:
         for number, part in enumerate(shards):
             cells, values = _cells(job, number), np.load(part, mmap_mode="r")[row]
             low, high, chrom = cells.low.to_numpy(), cells.high.to_numpy(), cells.chrom.to_numpy()

@@ -92,7 +92,7 @@ class View(anywidget.AnyWidget):
         """Everything that knows formats is given: how a locus is written, a track said to igv.js, and all of them drawn as HTML."""
         self._live, self._check, self._configure, self._picture, self._shown, self.find = live, check, configure, picture, None, None
         self.tracks, self._configs, self._sources, self._clicks = {}, {}, {}, CallbackDispatcher()
-        self._reference = self._named("reference", reference)
+        self._reference = self._named("", reference)  # no label is empty
         super().__init__(locus=locus, place=os.urandom(8).hex() if live else "")
         for label, track in tracks.items():
             self.add(label, track)
@@ -111,8 +111,8 @@ class View(anywidget.AnyWidget):
         FileNotFoundError, OSError, ValueError
             Where `label` is taken, or the track cannot be shown at the view's locus.
         """
-        if label in self.tracks:
-            raise ValueError(f"the view has a track {label!r} already: remove it first or give another label")
+        if not label or label in self.tracks:
+            raise ValueError(f"the view has a track {label!r} already: remove it first or give another label" if label else "a track needs a label")
         track, config = self._configure(label, self.tracks | {label: track}, self.locus)
         self._configs[label] = self._named(label, config)
         self.tracks = self.tracks | {label: track}

@@ -23,7 +23,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from nbgenomics.progress import LOG_VARIABLE, duration
 RUN_VARIABLE = "NBGENOMICS_RUN"  # tells a kernel which run folder it works for
 _STATE = ".state"  # in a headless run's folder while it runs: what it is doing; written again every two seconds, a sign of life
 _SILENT = 60  # seconds without that sign after which a run on another machine counts as dead
+_UPDATING = threading.Lock()
 _SCRATCH = (".running.ipynb", ".progress", ".kernel.log", _STATE)
 _KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}
 _KIND = re.compile(rf"({'|'.join(_KINDS)})(?:\[(.*)\])?( \| None)?")
@@ -194,7 +196,8 @@ def find_notebook(notebook: str | Path) -> Path:
     known = sorted({path.stem for folder in folders[1:] for path in folder.glob("*.ipynb")})
     close = difflib.get_close_matches(Path(notebook).stem, known, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise NotebookNotFound(f"no notebook {notebook}{hint} (looked in . and ./notebooks; " + (f"there are {', '.join(known)})" if known else "a clone of the repository has them)"))
+    there = f"there are {', '.join(known)}" if known else "a clone of the repository has them"
+    raise NotebookNotFound(f"no notebook {notebook}{hint} (looked in . and ./notebooks; {there})")
 
 
 def _read(path: Path):
@@ -229,7 +232,14 @@ class Run:
     @property
     def manifest(self) -> dict:
         """What is known about the run, as stored on disk."""
-        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        path = self.folder / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+        if not isinstance(manifest, dict) or not {"status", "parameters", "scores"} <= set(manifest):
+            raise ValueError(f"{path} is not the manifest of a run")
+        return manifest
 
     @property
     def status(self) -> str:
@@ -268,10 +278,10 @@ class Run:
     def path(self, name: str) -> Path:
         """Return the path of a file of this run, such as ``tracks/prediction.bw``, and make its folder."""
         path = self.folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or not name:
+        if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
             raise ValueError(f"a run's files lie inside its folder: expected a name such as 'tables/scores.csv'; got {name!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._update(files=sorted({*self.manifest["files"], str(Path(name))}))
+        self._update(lambda old: {"files": sorted({*old["files"], str(Path(name))})})
         return path
 
     def save_table(self, name: str, frame: pd.DataFrame) -> Path:
@@ -323,8 +333,12 @@ class Run:
             there = ", ".join(frame.columns)
             raise ValueError(f"scores need the columns 'metric' and 'value'; missing {', '.join(sorted(missing))} (there are {there})")
         rows = [{"target": "", **_plain(row)} for row in frame.to_dict("records")]
-        kept = {frozenset(item for item in row.items() if item[1] and isinstance(item[1], str)): row for row in [*self.manifest["scores"], *rows]}
-        self._update(scores=list(kept.values()))
+
+        def added(old: dict) -> dict:
+            kept = {frozenset(item for item in row.items() if item[1] and isinstance(item[1], str)): row for row in [*old["scores"], *rows]}
+            return {"scores": list(kept.values())}
+
+        self._update(added)
 
     def input(self, path: str | Path) -> Path:
         """Record a file that the results depend on, with its sha256; returns its path."""
@@ -332,23 +346,37 @@ class Run:
         if not path.is_file():
             raise FileNotFoundError(f"input {path} is not a file")
         entry = {"path": str(path), "sha256": _file_hash(path), "bytes": path.stat().st_size}
-        self._update(inputs=[*(old for old in self.manifest["inputs"] if old["path"] != str(path)), entry])
+        self._update(lambda old: {"inputs": [*(other for other in old["inputs"] if other["path"] != str(path)), entry]})
         return path
 
     def finish(self) -> pd.DataFrame:
         """Return the files written so far (file, bytes); marks a run opened by hand as finished."""
-        if not os.environ.get(RUN_VARIABLE):
+        if Path(os.environ.get(RUN_VARIABLE, "")) != self.folder:  # else whoever started it says so
             self._update(status="finished", **_ended(self.manifest))
         names = self.files()
         return pd.DataFrame({"file": names, "bytes": [(self.folder / name).stat().st_size for name in names]})
 
-    def _update(self, **changes) -> None:
-        manifest = {**self.manifest, **changes}
-        if not manifest["device"].get("gpus") and (tensorflow := sys.modules.get("tensorflow")):
-            with suppress(Exception):  # a half-imported TensorFlow says nothing
-                devices = tensorflow.config.list_physical_devices("GPU")
-                manifest["device"]["gpus"] = [tensorflow.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in devices]
-        _write_json(self.folder / "manifest.json", manifest)
+    def _update(self, change: Callable[[dict], dict] = lambda old: {}, **changes) -> None:
+        """Change entries of the manifest; `change` makes some from those that are there, while no other thread does."""
+        with _UPDATING:
+            manifest = self.manifest
+            manifest |= change(manifest) | changes
+            if not manifest["device"].get("gpus") and (tensorflow := sys.modules.get("tensorflow")):
+                with suppress(Exception):  # a half-imported TensorFlow says nothing
+                    gpus = tensorflow.config.list_physical_devices("GPU")
+                    manifest["device"]["gpus"] = [tensorflow.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+            _write_json(self.folder / "manifest.json", manifest)
+
+
+def readable(folders: Iterable[Path]) -> list[Run]:
+    """The runs in some folders; of a manifest that cannot be read there is a warning."""
+    found = []
+    for run in map(Run, folders):
+        try:
+            found += [run] if run.manifest else []
+        except ValueError as error:
+            warnings.warn(f"left out: {error}", stacklevel=3)
+    return found
 
 
 def open_run(run_dir: str | Path = "") -> Run:
@@ -406,7 +434,7 @@ def _claim(run_dir: str | Path) -> Path:
     if old.status == "running":
         raise FileExistsError(f"{folder} is in use by a run still going on (process {old.manifest['process']['pid']}); choose another run folder")
     left = [folder / name for name in (*old.manifest["files"], "notebook.ipynb", "report.html", *_SCRATCH)]
-    for path in (*left, *folder.rglob(".*.tmp*")):
+    for path in (*(path for path in left if folder in path.resolve().parents), *folder.rglob(".*.tmp*")):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return folder
 

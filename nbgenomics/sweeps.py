@@ -276,7 +276,7 @@ def collect(folder: str | Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: name the one that `nbgenomics sweep --run-dir` made (`make study` makes runs/jund-demo)")
     found = [folder] if (folder / "manifest.json").is_file() else sorted(path.parent for path in folder.glob("[!.]*/manifest.json"))
-    found = [(run, run.manifest) for run in map(runs.Run, found)]
+    found = [(run, run.manifest) for run in runs.readable(found)]
     taken = {"run", "status", "seconds", "cause"}.union(*(score for _, manifest in found for score in manifest["scores"]))
     names = dict.fromkeys(name for _, manifest in found for name in manifest["parameters"])  # runs of an older notebook may lack some
     for run, manifest in found:

@@ -111,9 +111,7 @@ def slice_bigwig(path, chrom, start, end, max_points=1_000):
     with _bigwig(path) as bigwig:
         sizes = bigwig.chroms()
         _check_chromosome(chrom, sizes, str(path))
-        end = min(end, sizes[chrom])
-        if start >= end:
-            raise ValueError(f"region {locus_string(chrom, start, end)} begins past the end of {chrom} ({sizes[chrom]:,} bp) in {path}")
+        end = _inside(chrom, start, end, sizes, path)
         found = bigwig.intervals(chrom, start, end) or ()
         if len(found) > max_points:
             edges = np.linspace(start, end, min(max_points, end - start) + 1).astype(int)
@@ -174,7 +172,7 @@ def slice_bam(path, chrom, start, end, max_points=1_000):
     path = _existing(path)
     sizes = bam.chromsizes(path)
     _check_chromosome(chrom, sizes, str(path))
-    end = min(end, sizes[chrom])
+    end = _inside(chrom, start, end, sizes, path)
     size = -(-(end - start) // max_points)
     edges = np.arange(start, end + size, size)
     window = pd.DataFrame({"chrom": [chrom], "start": [start], "end": [edges[-1]]})
@@ -224,10 +222,13 @@ def _existing(path):
 def _bigwig(path):
     import pyBigWig
 
+    from nbgenomics import coverage
+
     path = _existing(path)
     try:
+        coverage.check_bigwig(path)
         return pyBigWig.open(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise OSError(f"{path} cannot be read as a bigWig file; it may be cut short or of another format: {error}") from error
 
 
@@ -235,6 +236,13 @@ def _check_chromosome(chrom, known, where):
     if chrom not in known:
         some = ", ".join(map(repr, list(known)[:5]))
         raise ValueError(f"chromosome {chrom!r} is not in {where}, which has {some}{', ...' if len(known) > 5 else ''}; name it as there")
+
+
+def _inside(chrom, start, end, sizes, path):
+    """The end of a region, at most that of its chromosome."""
+    if start >= sizes[chrom]:
+        raise ValueError(f"region {locus_string(chrom, start, end)} begins past the end of {chrom} ({sizes[chrom]:,} bp) in {path}")
+    return min(end, sizes[chrom])
 
 
 def _check_spelling(chrom, names, path):
@@ -253,10 +261,13 @@ def _thinned(frame, start, end, max_points):
     if len(frame) <= max_points:
         return frame
     size = -(-(end - start) // max_points)
-    length = frame["end"] - frame["start"]
-    rows = pd.DataFrame({"start": start + (frame["start"] - start) // size * size, "length": length, "sum": frame["value"] * length})
-    bins = rows.groupby("start", as_index=False).sum()
-    return bins.assign(end=np.minimum(bins["start"] + size, end), value=bins["sum"] / bins["length"])[["start", "end", "value"]]
+    first, last = frame["start"].to_numpy() - start, frame["end"].to_numpy() - start
+    row, cell = intervals.ranges(first // size, -(-last // size))  # a long interval lies in many bins
+    length = np.minimum(last[row], (cell + 1) * size) - np.maximum(first[row], cell * size)
+    covered, total = np.bincount(cell, length), np.bincount(cell, length * frame["value"].to_numpy(float)[row])
+    there = np.flatnonzero(covered)
+    edge = start + there * size
+    return pd.DataFrame({"start": edge, "end": np.minimum(edge + size, end), "value": total[there] / covered[there]})
 
 
 def _options(tracks):
@@ -462,7 +473,7 @@ def view(locus, tracks, genome=None, mode="auto", height=None):
         raise ValueError(f"mode must be 'auto', 'live' or 'static', not {mode!r}")
     chrom, _, end = parse_locus(locus)
     reference = _blank(tracks, chrom, 2 * end) if genome is None else genome
-    fasta = igv.Fasta(reference)
+    fasta, home = igv.Fasta(reference), locus if isinstance(locus, str) else locus_string(*parse_locus(locus))
 
     def check(locus):
         if isinstance(locus, str) and locus == "all":  # IGV's word for the whole genome
@@ -476,7 +487,7 @@ def view(locus, tracks, genome=None, mode="auto", height=None):
         return " ".join(locus_string(*one) for one in parsed)
 
     def picture(locus, tracks, place):
-        return static_html(locus.split()[0], tracks, genome, height, place)
+        return static_html((home if locus == "all" else locus).split()[0], tracks, genome, height, place)  # of the whole genome there is no picture
 
     whole = {"id": "genome", "name": "genome", "fastaURL": fasta, "indexURL": fasta.index}
     live = mode == "live" or (mode == "auto" and _served())

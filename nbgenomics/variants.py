@@ -441,11 +441,13 @@ def write_effects(out: str | Path, model, genome: Genome, variants: pd.DataFrame
     Raises
     ------
     ValueError
-        For another ending of `out`, or as `effects`.
+        For another ending of `out`, where `out` is `variants`, or as `effects`.
     """
     out, report = Path(out), Report()
     if not out.name.endswith((".parquet", ".vcf.gz")):
         raise ValueError(f"expected a file ending with .parquet or .vcf.gz (nbgenomics vep writes TSV), got {out.name!r}")
+    if not isinstance(variants, pd.DataFrame) and out.resolve() == Path(variants).resolve():
+        raise ValueError(f"{out} is the file of the variants itself, which holds more than what is written: give another name")
     given = inspect.signature(effects).bind(model, genome, variants, **options)
     given.apply_defaults()
     with beside(out, out.suffix) as temporary, ExitStack() as stack:

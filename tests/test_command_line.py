@@ -185,7 +185,7 @@ def test_values_may_look_like_options():
 
 def test_help_of_a_notebook_lists_its_parameters(capsys):
     status, out, _ = said(capsys, "run", "tiny", "--help")
-    assert status == 0 and "order" in out and "order of the k-mers (1, 2, 3) [1]" in out and "run_dir" not in out
+    assert status == 0 and "order" in out and "1|2|3: order of the k-mers [1]" in out and "run_dir" not in out
     assert "NOTEBOOK" in said(capsys, "run", "--help")[1].upper()
 
 

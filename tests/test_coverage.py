@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -564,3 +565,19 @@ def test_what_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="at least one"):
         coverage.to_bigwig(path, regions[:0], np.ones(0), SIZES)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.bw"]
+
+
+def test_a_bigwig_cut_short_does_not_replace_the_old_one(tmp_path, monkeypatch):
+    rows, path = table(("chr1", 0, 100)), coverage.to_bigwig(tmp_path / "out.bw", table(("chr1", 0, 100)), np.ones(1), SIZES)
+    before, opened = path.read_bytes(), pyBigWig.open
+
+    @contextmanager
+    def on_a_full_disk(name, mode):  # pyBigWig then says one line, on stderr, and may crash when a limit does it here
+        with opened(name, mode) as file:
+            yield file
+        os.truncate(name, os.path.getsize(name) - 5)
+
+    monkeypatch.setattr(pyBigWig, "open", on_a_full_disk)
+    with pytest.raises(OSError, match="could not be written whole and is left as it was: is the disk full"):
+        coverage.to_bigwig(path, rows, np.zeros(1), SIZES)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["out.bw"]

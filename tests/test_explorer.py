@@ -130,6 +130,9 @@ def test_variants_typed_and_picked(genome, explorer):
     explorer.variant.value = "chr1:705G>C"
     explorer.wait()
     assert "chr1:705 G where it has A" in explorer.message.value
+    explorer.variant.value = "chr1:99999999A>G"
+    explorer.wait()
+    assert "cannot be scored: past the end of its chromosome" in explorer.message.value
     explorer.variant.value = "705"
     explorer.wait()
     assert "expected a variant such as" in explorer.message.value
@@ -176,6 +179,8 @@ def test_a_click_in_igv_goes_to_the_feature_or_else_the_position(explorer):
         start, end = tracks.parse_locus(explorer.place.value)[1:]
         assert (start + end) // 2 == middle and explorer.igv.locus == explorer.place.value
         assert end - start == 2 * min(800, middle)  # as much as before, or what the chromosome has
+    explorer.igv._clicks("chr1", 0, "")
+    until(lambda: window(explorer.explanation) == ("chr1", -100))
     assert explorer.igv.find("JUN") == ("chr1", 4_510, 5_510)  # what is typed in IGV's own box
     with pytest.raises(ValueError, match="no gene has that name"):
         explorer.igv.find("fos")

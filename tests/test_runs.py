@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import numpy as np
@@ -155,6 +157,52 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_its_folder_used_again(tm
     assert run.status == "interrupted"
     runs.open_run(tmp_path / "r")
     assert not (tmp_path / "r/tables/old.csv").exists()
+
+
+def test_threads_record_together(tmp_path):
+    run = runs.open_run(tmp_path / "r")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: (run.record(**{f"score_{i}": i}), run.path(f"tables/{i}.csv")), range(40)))
+    assert {score["value"] for score in run.manifest["scores"]} == set(range(40)) and len(run.manifest["files"]) == 40
+
+
+def test_what_lies_outside_of_a_run_is_never_cleared(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    run = runs.open_run(tmp_path / "r")
+    (run.folder / "mine.txt").write_text("x")
+    for name in (".", "./", "", "../mine.txt"):
+        with pytest.raises(ValueError, match="inside its folder"):
+            run.path(name)
+    run._update(files=[".", "../mine.txt"], process={**run.manifest["process"], "created": 0})
+    runs.open_run(tmp_path / "r")
+    assert (tmp_path / "mine.txt").exists() and (run.folder / "mine.txt").exists()
+
+
+def test_only_its_own_run_is_left_to_the_runner(tmp_path, monkeypatch):
+    ours, other = (runs.open_run(tmp_path / name) for name in ("ours", "other"))
+    monkeypatch.setenv(runs.RUN_VARIABLE, str(ours.folder))
+    ours.finish(), other.finish()
+    assert (ours.status, other.status) == ("running", "finished")
+
+
+def test_two_threads_import_at_once():
+    code = """
+import sys, threading
+from nbgenomics.files import without_iris
+failed = []
+def work():
+    try:
+        with without_iris():
+            import nbformat
+            with without_iris():
+                pass
+    except BaseException as error:
+        failed.append(error)
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]; [thread.join() for thread in threads]
+print(failed, "rfc3987_syntax" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[] False"
 
 
 def test_a_run_on_another_machine_is_interrupted_once_it_is_silent(tmp_path):

@@ -203,6 +203,7 @@ def test_a_sweep_checks_everything_before_it_starts(notebook, options, error, me
 
 def test_a_scheduler_that_does_not_answer_is_named(notebook):
     import dask
+    import distributed  # noqa: F401 (its defaults would go with the setting, were they made inside)
 
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(OSError, match=r"tcp://127\.0\.0\.1:1\b"):
         sweeps.sweep(notebook, {"order": [1]}, "s", scheduler="tcp://127.0.0.1:1")

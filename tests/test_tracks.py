@@ -88,6 +88,20 @@ def test_thinned_frame_keeps_the_mean_and_stays_inside():
     assert len(got) == 40 and np.allclose(got["value"], SIGNAL.reshape(40, 10).mean(axis=1)) and got["end"].max() == 20_000
 
 
+def test_thinned_frames_of_unequal_intervals_are_means_over_covered_bases():
+    rng = np.random.default_rng(5)
+    edges = np.sort(rng.choice(20_000, 2_001, replace=False))
+    frame = pd.DataFrame({"start": edges[:-1], "end": edges[1:], "value": rng.normal(size=2_000)}).drop(index=[3, 500, 501])
+    frame = pd.concat([pd.DataFrame({"start": [0], "end": [int(edges[0])], "value": [7.0]}), frame])
+    bases = np.full(20_000, np.nan)
+    for row in frame.itertuples():
+        bases[row.start : row.end] = row.value
+    got = tracks._thinned(frame, 0, 20_000, 30)
+    means = pd.Series(bases).groupby(np.arange(20_000) // 667).mean().dropna()
+    np.testing.assert_allclose(got["value"], means)
+    assert got["start"].tolist() == [667 * i for i in means.index]
+
+
 def test_bed_slice_is_that_of_bedtools(files, tmp_path):
     (tmp_path / "region.bed").write_text("chr1\t250\t9100\n")
     oracle = subprocess.run(
@@ -258,20 +272,27 @@ def test_a_page_gets_bytes_of_what_the_view_names_only(view, files, monkeypatch)
         assert "Error" in content["error"] and data is None
     view.remove("signal")
     assert "refused" in ask(view, monkeypatch, kind="bytes", source=["signal", "url"], start=0, end=10)[0]["error"]
+    genome = ask(view, monkeypatch, kind="open")[0]["config"]["reference"]["fastaURL"]["file"]
+    for label in ("reference", "genome"):
+        view.add(label, files["peaks"])
+        view.remove(label)
+    assert ask(view, monkeypatch, kind="bytes", source=genome, start=0, end=10)[1] is not None
+    with pytest.raises(ValueError, match="needs a label"):
+        view.add("", files["peaks"])
     assert "not to 'run'" in ask(view, monkeypatch, kind="run")[0]["error"]
 
 
 def test_the_genome_as_a_file_is_that_of_samtools(view, monkeypatch, tmp_path):
     """The virtual FASTA, put on disk, has the index that samtools makes and the sequence that it reads."""
     size = view._config()["reference"]["fastaURL"]["size"]
-    parts = [ask(view, monkeypatch, kind="bytes", source=["reference", "fastaURL"], start=a, end=b)[1] for a, b in ((0, 20_001), (20_001, size))]
-    index = ask(view, monkeypatch, kind="bytes", source=["reference", "indexURL"], start=0, end=10**6)[1]
+    parts = [ask(view, monkeypatch, kind="bytes", source=["", "fastaURL"], start=a, end=b)[1] for a, b in ((0, 20_001), (20_001, size))]
+    index = ask(view, monkeypatch, kind="bytes", source=["", "indexURL"], start=0, end=10**6)[1]
     assert b"".join(parts) == f"{SEQUENCE}\n{SEQUENCE[:500]}\n".encode()
     (tmp_path / "g.fa").write_bytes(b"".join(parts))
     (tmp_path / "g.fa.fai").write_bytes(index)
     found = subprocess.run(["samtools", "faidx", tmp_path / "g.fa", "chr2:11-60"], capture_output=True, text=True, check=True).stdout
     assert found.split()[1] == SEQUENCE[10:60]
-    middle = ask(view, monkeypatch, kind="bytes", source=["reference", "fastaURL"], start=20_001 + 490, end=size)[1]
+    middle = ask(view, monkeypatch, kind="bytes", source=["", "fastaURL"], start=20_001 + 490, end=size)[1]
     assert middle == SEQUENCE[490:500].encode() + b"\n"
 
 

@@ -216,6 +216,14 @@ def test_files_hold_the_table(small, table, tmp_path, name):
         assert ["HAS_N" in r.info for r in records] == expected.has_n.iloc[::2].tolist()
 
 
+def test_the_file_of_the_variants_is_not_written_over(small, tmp_path):
+    path = tmp_path / "mine.vcf.gz"
+    path.write_bytes(before := b"whatever it holds")
+    with pytest.raises(ValueError, match="the file of the variants itself"):
+        variants.write_effects(tmp_path / "." / path.name, scorer(60), small, path, width=60)
+    assert path.read_bytes() == before
+
+
 def test_malformed_files_are_refused_with_their_line(tmp_path):
     good = [("chr1", 5, ".", "A", "C")] * 8
     for row in (("chr1", "5x", ".", "A", "C"), ("chr1 5 . A C",), ("chr1", -5, ".", "A", "C")):

@@ -1,5 +1,6 @@
 """Widgets without a browser: they give what the plain functions give, say what is wrong, stop, and clean up. Runs start kernels, so they are few."""
 
+import shutil
 import threading
 import time
 
@@ -236,13 +237,28 @@ def test_browser_lists_filters_sorts(earlier):
         widgets.run_browser(earlier / "nowhere")
 
 
+def test_browser_leaves_out_what_is_no_run_and_keeps_apart_what_has_one_name(earlier):
+    shutil.copytree(earlier / "sweep", earlier / "again")
+    runs.Run(earlier / "again/order=2").scores(pd.DataFrame({"target": ["JunD"], "metric": ["auprc"], "value": [0.0]}))
+    for name, text in (("broken", "{"), ("foreign", '{"name": "app"}')):
+        (earlier / name).mkdir()
+        (earlier / name / "manifest.json").write_text(text)
+    with pytest.warns(UserWarning, match="broken.manifest.json cannot be read") as told:
+        browser = widgets.run_browser(earlier)
+    assert len(told) == 2 and "foreign/manifest.json is not the manifest of a run" in str(told[1].message)
+    browser.select(["again/order=2", "sweep/order=2"])
+    assert set(runs_browser.histories(browser._ticked).run) == {"again/order=2", "sweep/order=2"}
+    browser.score.value, browser.sort.value = "JunD auprc", "score"
+    assert [entry.name for entry in browser.shown][:3] == ["sweep/order=2", "alone", "again/order=2"]  # 0 is a score
+
+
 def test_browser_selects_overlays_loads(earlier, plain):
     browser = widgets.run_browser(earlier)
     browser.select(["alone", "sweep/order=2"])
     assert {run.folder.name for run in browser.selected} == {"alone", "order=2"} and browser._load.disabled
     until(lambda: "<img" in browser._curves.value)
-    frame = runs_browser.histories(browser.selected)
-    assert frame.groupby("run").epoch.max().to_dict() == {"alone": 2, "order=2": 3}
+    frame = runs_browser.histories([entry for entry in browser.entries if entry.run in browser.selected])
+    assert frame.groupby("run").epoch.max().to_dict() == {"alone": 2, "sweep/order=2": 3}
     encoding = charts.training_curves(frame, by="run").to_dict()["hconcat"][0]["hconcat"][0]["layer"][0]["encoding"]
     assert encoding["color"]["scale"]["domain"] == list(frame.run.unique()) and encoding["strokeDash"]["field"] == "split"
     assert "report.html" in browser._links.value

@@ -174,9 +174,10 @@ class Explorer(Panel):
         with self._turn:
             options = {name: self._options[name] for name in ("others", "both_strands", "strands") if name in self._options}
             width = self.model.input["sequence"].shape[1] or len(self.explanation.attribution)
-            found = variants.effects(
-                self.model, self.genome, explain.parse_variant(text), mismatch="error", targets=self._names, width=width, **options
-            )
+            given = explain.parse_variant(text)
+            found = variants.effects(self.model, self.genome, given, mismatch="error", targets=self._names, width=width, **options)
+            if found.empty:
+                raise ValueError(f"{text} cannot be scored: {variants.check(given, self.genome, 'keep').reason[0]}")
             row = found.iloc[self.target.value]
             odds = "" if np.isnan(row.logit_difference) else f": log odds {row.logit_difference:+.2f}, odds times {np.exp(row.logit_difference):.2g}"
             says = f"<b>{escape(text)}</b> takes {escape(row.target)} from {row.ref_value:.3g} to <b>{row.alt_value:.3g}</b>{odds}."
@@ -208,7 +209,7 @@ class Explorer(Panel):
             if len(hit) and "value" not in hit:
                 position = int(hit["start"].iloc[0] + hit["end"].iloc[0]) // 2
         half = min((end - start) // 2, position, self.genome.chromsizes[chrom] - position)
-        self.place.value = tracks.locus_string(chrom, position - half, position + half)
+        self.place.value = tracks.locus_string(chrom, position - half, max(position + half, position + 1))
 
     def _around(self, locus: tuple[str, int, int]) -> tuple[str, int, int]:
         """A locus with as much around it as is predicted."""

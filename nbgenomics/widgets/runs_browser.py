@@ -1,5 +1,6 @@
 """Runs and sweeps of a folder as a table: filter, sort, tick some, see their curves over each other, open their reports, load their models."""
 
+import math
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -36,7 +37,7 @@ def entries(folder: str | Path) -> list[Entry]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     places = {path.parent for pattern in ("", "[!.]*/", "[!.]*/[!.]*/") for path in folder.glob(f"{pattern}manifest.json")}
-    found = [_entry(runs.Run(place), str(place.relative_to(folder)) if place != folder else place.name) for place in sorted(places)]
+    found = [_entry(run, str(run.folder.relative_to(folder)) if run.folder != folder else folder.name) for run in runs.readable(sorted(places))]
     return sorted(found, key=lambda entry: entry.about["started"], reverse=True)
 
 
@@ -57,9 +58,9 @@ def differing(shown: list[Entry]) -> list[str]:
     return [name for name, found in values.items() if len(found) > 1]
 
 
-def histories(chosen: list[runs.Run]) -> pd.DataFrame:
+def histories(chosen: list[Entry]) -> pd.DataFrame:
     """The training histories that runs saved (``tables/history.csv``), one after the other, with a column ``run``."""
-    files = {run.folder.name: path for run in chosen if (path := run.folder / "tables" / "history.csv").is_file()}
+    files = {entry.name: path for entry in chosen if (path := entry.run.folder / "tables" / "history.csv").is_file()}
     return pd.concat([pd.read_csv(path).assign(run=name) for name, path in files.items()]) if files else pd.DataFrame()
 
 
@@ -104,7 +105,11 @@ class RunBrowser(Panel):
     @property
     def selected(self) -> list[runs.Run]:
         """The runs that are ticked, also those that the filter hides, the newest first."""
-        return [entry.run for entry in self.entries if self._boxes[entry.name].value]
+        return [entry.run for entry in self._ticked]
+
+    @property
+    def _ticked(self) -> list[Entry]:
+        return [entry for entry in self.entries if self._boxes[entry.name].value]
 
     @property
     def shown(self) -> list[Entry]:
@@ -113,7 +118,8 @@ class RunBrowser(Panel):
         left = [entry for entry in self.entries if all(word in entry.words for word in words)]
         left = [entry for entry in left if not only or entry.parameters.get(only[0]) == only[1]]
         if by == "score":
-            return sorted(left, key=lambda entry: -(entry.scores.get(self.score.value, {}).get("value") or float("-inf")))
+            values = {entry.name: entry.scores.get(self.score.value, {}).get("value") for entry in left}
+            return sorted(left, key=lambda entry: math.inf if values[entry.name] is None else -values[entry.name])
         if by == "run":
             return sorted(left, key=lambda entry: entry.name)
         return left if by == "newest" else sorted(left, key=lambda entry: _natural(entry.parameters.get(by[1], "")))
@@ -205,13 +211,13 @@ class RunBrowser(Panel):
     def _draw(self, number: int) -> None:
         from nbgenomics import charts
 
-        chosen = self.selected
-        links = [report_link(run) for run in chosen if (run.folder / "report.html").is_file()]
-        frame = histories(chosen)
+        ticked = self._ticked
+        links = [report_link(entry.run) for entry in ticked if (entry.run.folder / "report.html").is_file()]
+        frame = histories(ticked)
         drawn = picture(charts.training_curves(frame, by="run"), "training curves of the ticked runs") if len(frame) else ""
         if number == self._drawn:
             self._links.value = f"reports: {', '.join(links)}" if links else ""
-            self._curves.value = drawn or ("<p>no training history in these runs</p>" if chosen else "")
+            self._curves.value = drawn or ("<p>no training history in these runs</p>" if ticked else "")
 
     def _show_report(self) -> None:
         self._report.value = report_frame(self.selected[0]) if self._show.value and self.selected else ""
