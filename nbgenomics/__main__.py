@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _tell_failure(error)
     except (runs.ParameterError, runs.NotebookNotFound, FileExistsError) as error:
         return _tell(error, USAGE)
+    except BrokenPipeError:  # whoever reads has read enough, such as head
+        sys.stdout = open(os.devnull, "w")
+        return 0
     except (ValueError, OSError, RuntimeError, ImportError, KeyError) as error:
         return _tell(error.args[0] if isinstance(error, KeyError) else error, FAILURE)
     except KeyboardInterrupt as stop:
@@ -312,10 +315,15 @@ def _issm(options) -> None:
 
 
 def _fetch(options) -> int | None:
+    import pandas as pd
+
     from nbgenomics import registry
 
     if options.list or not options.dataset:
-        print(registry.available().to_string(index=False))
+        print(f"{'':15}{'as mirrored':>12}  here")
+        for row in registry.available().itertuples():
+            size = "made here" if row.simulated else "unknown" if pd.isna(row.bytes) else f"{row.bytes / 1e6:,.0f} MB"
+            print(f"{row.name:<15}{size:>12}  {'yes' if row.cached else 'no':<5}{row.title}")
         return None if options.list else _tell("which collection? For example: nbgenomics fetch chr20", USAGE)
     for name in options.dataset:
         collection = registry.fetch(name, confirm=options.confirm)
