@@ -28,8 +28,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	@$(BIN)/nbgenomics run notebooks/02_jund.ipynb -p dataset demo
 
+# in the order of folders: the browser's and the notebooks' files take longest and come first
 test: $(READY)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lab: $(READY)
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
