@@ -528,7 +528,7 @@ def new_bigwig(path: Path, chromsizes: Mapping[str, int]) -> Iterator:
         try:
             check_bigwig(temporary)
         except ValueError:
-            raise OSError(f"{path} could not be written whole and is left as it was: is the disk full?") from None
+            raise OSError(f"{path} could not be written whole and is left as it was: is the disk full? Make room there and write it again") from None
 
 
 def _merge(start: np.ndarray, end: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -187,18 +187,19 @@ def test_only_its_own_run_is_left_to_the_runner(tmp_path, monkeypatch):
 
 def test_two_threads_import_at_once():
     code = """
-import sys, threading
+import sys, threading, time
 from nbgenomics.files import without_iris
 failed = []
-def work():
+def work(seconds):
     try:
         with without_iris():
-            import nbformat
             with without_iris():
                 pass
+            time.sleep(seconds)
+            assert sys.modules.get("rfc3987_syntax", "there") is None  # no other thread has shown it meanwhile
     except BaseException as error:
         failed.append(error)
-threads = [threading.Thread(target=work) for _ in range(8)]
+threads = [threading.Thread(target=work, args=(0.05 * i,)) for i in range(4)]
 [thread.start() for thread in threads]; [thread.join() for thread in threads]
 print(failed, "rfc3987_syntax" in sys.modules)
 """
