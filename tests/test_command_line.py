@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -237,3 +238,11 @@ def test_bigwigs_along_chromosomes_and_what_a_stop_says(capsys, monkeypatch, fol
     monkeypatch.setattr(scoring, "predict", Mock(side_effect=KeyboardInterrupt("no file o/x_* was made or changed")))
     status, out, err = said(capsys, "predict", "x.fa", "--model", "m.keras", "--out", "o")
     assert (status, out, err) == (130, "", "nbgenomics: interrupted: no file o/x_* was made or changed\n")
+
+
+def test_the_list_of_collections_may_be_cut_by_its_reader():
+    command = f"set -o pipefail; {sys.executable} -m nbgenomics fetch --list"
+    whole = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert whole.returncode == 0 and re.search(r"^demo +made here +(yes|no) +Simulated: ", whole.stdout, re.MULTILINE)
+    closed = subprocess.run(["bash", "-c", f"{command} | true"], capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
